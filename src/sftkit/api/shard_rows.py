@@ -14,7 +14,8 @@ import numpy as np
 
 from sftkit.core.rows import IGNORE_INDEX, Ids, Weights
 from sftkit.errors import DataError
-from sftkit.inspection.parquet_columns import ColumnLayout, TokenColumns, iter_row_groups, read_layout, token_columns
+from sftkit.inspection.columns.column_layout import ColumnLayout, iter_row_groups, read_layout
+from sftkit.inspection.columns.token_values import TokenColumns, token_columns
 from sftkit.shards import reading
 from sftkit.shards.footers import check_footers
 from sftkit.shards.manifest import Manifest

@@ -10,7 +10,8 @@ from sftkit.core.progress import Progress, SilentProgress
 from sftkit.errors import SourceError, TokenizerError
 from sftkit.inspection.audit.audit_shards import ShardAudit, audit_shards
 from sftkit.inspection.audit.shard_origin import ShardOrigin, find_origin
-from sftkit.inspection.parquet_columns import read_layout, split_packing
+from sftkit.inspection.columns.column_layout import read_layout
+from sftkit.inspection.columns.token_values import split_packing
 from sftkit.inspection.summary.dataset_summary import Summary
 from sftkit.inspection.summary.summarize import summarize, text_column_names
 from sftkit.inspection.view.decoding import TokenDecoder

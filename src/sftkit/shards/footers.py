@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import pyarrow.parquet as pq
-
-from sftkit.core.rows import INPUT_IDS
 from sftkit.errors import DataError, SourceError
 from sftkit.shards.manifest import ShardInfo
-from sftkit.shards.reading import ShardSet, open_parquet
+from sftkit.shards.readers.open_file import open_shard_file
+from sftkit.shards.reading import ShardSet
 from sftkit.storage.files import file_size
 from sftkit.storage.paths import AnyPath
 
@@ -62,10 +59,8 @@ def read_footer(path: AnyPath) -> Footer:
     Raises:
         SourceError: the file cannot be opened, or is not Parquet.
     """
-    with open_parquet(path) as file:
-        metadata = file.metadata
-        rows = tuple(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
-        return Footer(path, rows, max(_largest_ids(metadata), default=None))
+    with open_shard_file(path) as file:
+        return Footer(path, tuple(file.group_rows), file.largest_id)
 
 
 def _check_footer(path: AnyPath, recorded: ShardInfo | None) -> Footer | str:
@@ -83,15 +78,3 @@ def _check_footer(path: AnyPath, recorded: ShardInfo | None) -> Footer | str:
     if recorded is not None and footer.rows != recorded.rows:
         return f"{path}: has {footer.rows} rows, the manifest says {recorded.rows}"
     return footer
-
-
-def _largest_ids(metadata: pq.FileMetaData) -> Iterator[int]:
-    """Yield the maximum of `input_ids` in each row group that has statistics."""
-    columns = [metadata.schema.column(index).path.split(".")[0] for index in range(metadata.num_columns)]
-    if INPUT_IDS not in columns:
-        return
-    column = columns.index(INPUT_IDS)
-    for group in range(metadata.num_row_groups):
-        statistics = metadata.row_group(group).column(column).statistics
-        if statistics is not None and statistics.has_min_max and isinstance(statistics.max, int):
-            yield statistics.max

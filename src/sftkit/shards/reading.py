@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from sftkit.core.error_text import first_line
 from sftkit.core.splits import SPLITS, TRAIN, VALIDATION, splits_from_path
 from sftkit.errors import DataError, SourceError
 from sftkit.shards.manifest import Manifest, read_manifest
+from sftkit.shards.readers.open_file import open_shard_file
 from sftkit.storage.dataset_files import MANIFEST_NAME, require_complete_dataset
 from sftkit.storage.files import file_size, file_sizes, file_sizes_recursive
 from sftkit.storage.paths import AnyPath, RemotePath, parse_path
 from sftkit.storage.retry import error_reason
-from sftkit.storage.streams import open_arrow_file
 
 
 @dataclass(frozen=True)
@@ -47,17 +44,17 @@ class ShardSet:
         Packs come with their padding, in the columns that are read.
         """
         for path in self.splits.get(split, ()):
-            with open_parquet(path) as file:
-                for group in range(file.num_row_groups):
-                    yield path, file.read_row_group(group, columns=columns)
+            with open_shard_file(path) as file:
+                for table in file.iter_groups(columns):
+                    yield path, table
 
     def column_names(self, split: str) -> list[str]:
         """Return the columns of the first shard of a split."""
         paths = self.splits.get(split, ())
         if not paths:
             return []
-        with open_parquet(paths[0]) as file:
-            return list(file.schema_arrow.names)
+        with open_shard_file(paths[0]) as file:
+            return list(file.schema.names)
 
 
 def open_shards(location: str, storage_options: Mapping[str, Any] | None = None) -> ShardSet:
@@ -103,26 +100,6 @@ def _open_shards(root: AnyPath, location: str) -> ShardSet:
         split = TRAIN if TRAIN in (named := splits_from_path(name)) or not named else VALIDATION
         found[split] = (*found.get(split, ()), root / name)
     return ShardSet(root, {split: found[split] for split in SPLITS if split in found}, None, location)
-
-
-def open_parquet(path: AnyPath) -> pq.ParquetFile:
-    """Open a Parquet file for reading. The columns that are read of a remote file are fetched together.
-
-    Raises:
-        SourceError: it cannot be opened, is not Parquet, or has two columns of one name.
-    """
-    try:
-        file = pq.ParquetFile(open_arrow_file(path), pre_buffer=isinstance(path, RemotePath))
-        names = file.schema_arrow.names
-    except (OSError, pa.ArrowException) as error:
-        raw = (
-            "" if path.name.endswith(".parquet") else f"; to see what raw rows become, give --training_data_path {path}"
-        )
-        raise SourceError(f"{path}: cannot be read as Parquet: {first_line(error).rstrip('.')}{raw}") from None
-    duplicate = next((name for name, count in Counter(names).items() if count > 1), None)
-    if duplicate is not None:
-        raise SourceError(f"{path}: has two columns named {duplicate!r}; column names must be unique")
-    return file
 
 
 def _check_listed_files(root: AnyPath, paths: list[AnyPath]) -> None:

@@ -31,18 +31,12 @@ from sftkit.core.rows import Offsets
 from sftkit.inspection.audit.cross_shard_duplicates import DigestCollector, RowDigests, find_duplicates
 from sftkit.inspection.audit.retained_tools import check_retained_tools
 from sftkit.inspection.audit.shard_origin import find_origin
-from sftkit.inspection.parquet_columns import (
-    ColumnLayout,
-    TokenColumns,
-    iter_row_groups,
-    read_layout,
-    row_lengths,
-    row_reference,
-    split_packing,
-    token_columns,
-)
+from sftkit.inspection.columns.column_layout import ColumnLayout, iter_row_groups, read_layout
+from sftkit.inspection.columns.text_columns import row_reference
+from sftkit.inspection.columns.token_values import TokenColumns, row_lengths, split_packing, token_columns
 from sftkit.shards.manifest import Manifest
-from sftkit.shards.reading import ShardSet, open_parquet
+from sftkit.shards.readers.open_file import open_shard_file
+from sftkit.shards.reading import ShardSet
 from sftkit.storage.paths import AnyPath, relative_name
 
 _THREADS = min(8, os.cpu_count() or 1)
@@ -208,5 +202,5 @@ def _batches(ends: Offsets) -> list[tuple[int, int]]:
 
 
 def _row_count(path: AnyPath) -> int:
-    with open_parquet(path) as file:
-        return int(file.metadata.num_rows)
+    with open_shard_file(path) as file:
+        return file.rows

@@ -11,7 +11,7 @@ from sftkit.audit.checks.duplicates import Digests, repeated_rows, row_digests
 from sftkit.audit.checks.packs import PackBoundaries
 from sftkit.audit.findings import EXAMPLES, RuleCount
 from sftkit.core.rows import Offsets, Ragged, lengths_to_offsets
-from sftkit.inspection.parquet_columns import row_reference
+from sftkit.inspection.columns.text_columns import row_reference
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from sftkit.core.error_text import first_line
 from sftkit.errors import SourceError
 from sftkit.handlers.messages.tool_calls import MalformedCallError
 from sftkit.handlers.messages.tool_use import TOOLS, read_tool_use, usual_reader
-from sftkit.inspection.parquet_columns import ColumnLayout, row_reference
-from sftkit.shards.reading import open_parquet
+from sftkit.inspection.columns.column_layout import ColumnLayout
+from sftkit.inspection.columns.text_columns import row_reference
+from sftkit.shards.readers.open_file import open_shard_file
 
 _CONVERSATIONS = ("messages", "conversations")
 _ROWS_AT_ONCE = 256
@@ -40,8 +41,10 @@ def check_retained_tools(layout: ColumnLayout, name: str) -> dict[str, RuleCount
         return {}
     schemas, broken = ArgumentSchemas(), dict[str, list[int]]()
     try:
-        with open_parquet(layout.path) as file:
-            batches = file.iter_batches(_ROWS_AT_ONCE, columns=[column, *tools], use_threads=False)
+        with open_shard_file(layout.path) as file:
+            batches = (
+                batch for table in file.iter_groups([column, *tools]) for batch in table.to_batches(_ROWS_AT_ONCE)
+            )
             for index, row in enumerate(row for batch in batches for row in batch.to_pylist()):
                 for rule in set(_broken_rules(row, column, schemas)):
                     broken.setdefault(rule, []).append(index)

@@ -15,14 +15,14 @@ from sftkit.core.error_text import first_line
 from sftkit.core.progress import Progress
 from sftkit.core.rows import PADDING, SEQ_LENGTHS, Mask, Offsets, Ragged
 from sftkit.errors import SourceError
+from sftkit.inspection.columns.column_layout import iter_row_groups
 from sftkit.inspection.compare.anchors import sequence_anchors, sequence_pieces
 from sftkit.inspection.compare.keys import Keys, sequence_keys
 from sftkit.inspection.compare.pieces import Pieces
 from sftkit.inspection.compare.scan import ScannedGroup, ScannedSplit, map_in_threads
 from sftkit.inspection.compare.sequences import sequence_batches, text_bytes
-from sftkit.inspection.parquet_columns import iter_row_groups
 from sftkit.shards.pack_padding import remove_padding
-from sftkit.shards.reading import open_parquet
+from sftkit.shards.readers.open_file import open_shard_file
 
 MOST_PIECES = 1 << 24
 """Pieces of each side that are kept in memory, 16 bytes each."""
@@ -159,9 +159,9 @@ def _column_values(group: ScannedGroup, column: str) -> pa.Array:
     layout = group.layout
     if column not in layout.names:
         raise SourceError(f"{layout.path}: has no column {column!r}; columns there: {', '.join(layout.names)}")
-    with open_parquet(layout.path) as file:
-        names = [column, *([SEQ_LENGTHS] if layout.packed else []), *([PADDING] if layout.padded else [])]
-        table = remove_padding(file.read_row_group(group.number, columns=names, use_threads=False), layout.path)
+    padding = [SEQ_LENGTHS, PADDING] if layout.padded else []
+    with open_shard_file(layout.path) as file:
+        table = remove_padding(file.read_group(group.number, [column, *padding]), layout.path)
     values = table.column(column)
     try:
         if layout.packed:

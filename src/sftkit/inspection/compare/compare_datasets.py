@@ -11,6 +11,7 @@ from sftkit.core.rows import PADDING, SEQ_LENGTHS
 from sftkit.core.splits import SPLITS
 from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 from sftkit.errors import SourceError, UsageError
+from sftkit.inspection.columns.column_layout import ColumnLayout
 from sftkit.inspection.compare.comparison import (
     ComparedSide,
     Comparison,
@@ -24,7 +25,6 @@ from sftkit.inspection.compare.pairing import PairedSplit, pair_moved
 from sftkit.inspection.compare.row_sources import compare_sources
 from sftkit.inspection.compare.scan import ScannedSplit, open_layouts, row_count, scan_split
 from sftkit.inspection.compare.settings import compare_settings
-from sftkit.inspection.parquet_columns import ColumnLayout
 from sftkit.inspection.summary.summarize import text_column_names
 from sftkit.inspection.view.decoding import TokenDecoder, open_tokenizer
 from sftkit.inspection.view.selection import filter_shards

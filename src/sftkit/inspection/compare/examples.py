@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sftkit.core.rows import IGNORE_INDEX, Ids, Offsets
+from sftkit.inspection.columns.column_layout import iter_row_groups
 from sftkit.inspection.compare.comparison import (
     BY_IDS,
     IDS_DIFFER,
@@ -22,7 +23,6 @@ from sftkit.inspection.compare.matching import Pairs
 from sftkit.inspection.compare.pairing import PairedSplit
 from sftkit.inspection.compare.scan import ScannedGroup, ScannedSplit
 from sftkit.inspection.compare.sequences import Sequences, read_sequences
-from sftkit.inspection.parquet_columns import iter_row_groups
 from sftkit.inspection.view.decoding import TokenDecoder, TokenText
 from sftkit.inspection.view.shown_row import ShownToken
 

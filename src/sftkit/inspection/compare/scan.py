@@ -15,10 +15,12 @@ import numpy as np
 from sftkit.audit.checks.packs import Packing
 from sftkit.core.progress import Progress
 from sftkit.core.rows import IGNORE_INDEX
+from sftkit.inspection.columns.column_layout import ColumnLayout, iter_row_groups, read_layout
+from sftkit.inspection.columns.token_values import split_packing
 from sftkit.inspection.compare.keys import Keys, sequence_keys
 from sftkit.inspection.compare.sequences import sequence_batches
-from sftkit.inspection.parquet_columns import ColumnLayout, iter_row_groups, read_layout, split_packing
-from sftkit.shards.reading import ShardSet, open_parquet
+from sftkit.shards.readers.open_file import open_shard_file
+from sftkit.shards.reading import ShardSet
 from sftkit.storage.paths import relative_name
 
 T = TypeVar("T")
@@ -150,6 +152,6 @@ def row_count(layouts: Sequence[ColumnLayout]) -> int:
     """Return the rows of some files."""
     total = 0
     for layout in layouts:
-        with open_parquet(layout.path) as file:
-            total += file.metadata.num_rows
+        with open_shard_file(layout.path) as file:
+            total += file.rows
     return total

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from sftkit.audit.checks.packs import Packing
 from sftkit.core.rows import IGNORE_INDEX, Ids, Offsets, Ragged
-from sftkit.inspection.parquet_columns import ColumnLayout, row_lengths, token_columns
+from sftkit.inspection.columns.column_layout import ColumnLayout
+from sftkit.inspection.columns.token_values import row_lengths, token_columns
 
 _BATCH_TOKENS = 1 << 18  # a batch and what is derived from it fit the processor's cache
 

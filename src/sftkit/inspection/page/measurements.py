@@ -19,17 +19,11 @@ import pyarrow as pa
 from sftkit.audit.checks.packs import Packing
 from sftkit.audit.expectations.expected import Expectations
 from sftkit.core.rows import Offsets, Ragged
+from sftkit.inspection.columns.column_layout import ColumnLayout, iter_row_groups, read_layout
+from sftkit.inspection.columns.text_columns import text_lengths
+from sftkit.inspection.columns.token_values import TokenColumns, split_packing, token_columns
 from sftkit.inspection.page.message_counts import MessageFinder
 from sftkit.inspection.page.row_candidates import CandidateCollector, RowPlace
-from sftkit.inspection.parquet_columns import (
-    ColumnLayout,
-    TokenColumns,
-    iter_row_groups,
-    read_layout,
-    split_packing,
-    text_lengths,
-    token_columns,
-)
 from sftkit.shards.reading import ShardSet
 
 _THREADS = min(4, os.cpu_count() or 1)

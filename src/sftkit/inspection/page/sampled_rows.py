@@ -14,10 +14,11 @@ from sftkit.inspection.view.decoding import TokenDecoder
 from sftkit.inspection.view.read_rows import read_rows
 from sftkit.inspection.view.selection import RowLocation
 from sftkit.inspection.view.shown_row import ShownRow, with_page_sequences
-from sftkit.shards.reading import ShardSet, open_parquet
+from sftkit.shards.readers.open_file import open_shard_file
+from sftkit.shards.reading import ShardSet
 from sftkit.storage.paths import relative_name
 
-_REFERENCE = re.compile(r"(?P<shard>.+\.parquet):(?P<row>\d+)(?: \(sequence (?P<sequence>\d+)\))?")
+_REFERENCE = re.compile(r"(?P<shard>.+):(?P<row>\d+)(?: \(sequence (?P<sequence>\d+)\))?")
 _PER_FINDING = 3
 _PER_ORDER = 2
 
@@ -157,8 +158,6 @@ class _Places:
     def _groups(self, split: str, file: int) -> list[int]:
         """Return the rows of each row group of a file."""
         if (split, file) not in self._rows:
-            with open_parquet(self._shards.splits[split][file]) as opened:
-                metadata = opened.metadata
-                sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-            self._rows[split, file] = sizes
+            with open_shard_file(self._shards.splits[split][file]) as opened:
+                self._rows[split, file] = list(opened.group_rows)
         return self._rows[split, file]

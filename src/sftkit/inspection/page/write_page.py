@@ -15,6 +15,7 @@ from sftkit.config.commands import InspectConfig
 from sftkit.config.fields import to_public_data
 from sftkit.config.schema.shared_options import SECRET_KEYS
 from sftkit.inspection.audit.shard_origin import find_origin
+from sftkit.inspection.columns.text_columns import row_reference
 from sftkit.inspection.page.bubbles import Bubble, RowView, row_view
 from sftkit.inspection.page.facts import (
     finding_views,
@@ -35,7 +36,6 @@ from sftkit.inspection.page.row_candidates import DRAWN
 from sftkit.inspection.page.sampled_rows import choose_rows, read_sample
 from sftkit.inspection.page.token_data import token_data
 from sftkit.inspection.page.too_long import too_long_rows
-from sftkit.inspection.parquet_columns import row_reference
 from sftkit.inspection.report import Report
 from sftkit.inspection.summary.consistency import manifest_notes
 from sftkit.inspection.summary.summarize import text_column_names

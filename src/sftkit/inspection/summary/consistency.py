@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sftkit.inspection.parquet_columns import ColumnLayout
+from sftkit.inspection.columns.column_layout import ColumnLayout
 from sftkit.inspection.summary.dataset_summary import ShardSummary, SplitSummary
 from sftkit.shards.manifest import Manifest, ShardInfo
 

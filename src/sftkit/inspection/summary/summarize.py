@@ -15,16 +15,9 @@ from sftkit.audit.checks.packs import PackBoundaries, Packing
 from sftkit.core.rows import Ids, Mask, Offsets, Ragged
 from sftkit.core.token_kinds import TRAINED_KINDS, TokenKind
 from sftkit.errors import SourceError
-from sftkit.inspection.parquet_columns import (
-    TEXT,
-    ColumnLayout,
-    TokenColumns,
-    iter_row_groups,
-    read_layout,
-    split_packing,
-    text_lengths,
-    token_columns,
-)
+from sftkit.inspection.columns.column_layout import TEXT, ColumnLayout, iter_row_groups, read_layout
+from sftkit.inspection.columns.text_columns import text_lengths
+from sftkit.inspection.columns.token_values import TokenColumns, split_packing, token_columns
 from sftkit.inspection.summary.consistency import count_notes, manifest_notes
 from sftkit.inspection.summary.dataset_summary import (
     PackSummary,

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from sftkit.core.progress import Progress, progress_stage
 from sftkit.errors import SourceError
-from sftkit.inspection.parquet_columns import TEXT, read_layout, split_packing
+from sftkit.inspection.columns.column_layout import TEXT, read_layout
+from sftkit.inspection.columns.token_values import split_packing
 from sftkit.inspection.summary.dataset_summary import ShardSummary, source_name
 from sftkit.inspection.summary.summarize import ShardCounts, count_shard
 from sftkit.inspection.verify.outcome import CheckOutcome, Difference, format_value

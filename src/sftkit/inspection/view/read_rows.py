@@ -13,15 +13,9 @@ from sftkit.audit.expectations.expected import Expectations
 from sftkit.audit.findings import SPECIAL_TOKEN_IN_CONTENT
 from sftkit.core.rows import Ragged
 from sftkit.core.token_kinds import TRAINED_KINDS
-from sftkit.inspection.parquet_columns import (
-    ColumnLayout,
-    TokenColumns,
-    iter_row_groups,
-    read_layout,
-    split_packing,
-    text_values,
-    token_columns,
-)
+from sftkit.inspection.columns.column_layout import ColumnLayout, iter_row_groups, read_layout
+from sftkit.inspection.columns.text_columns import text_values
+from sftkit.inspection.columns.token_values import TokenColumns, split_packing, token_columns
 from sftkit.inspection.summary.dataset_summary import fraction, source_name
 from sftkit.inspection.view.decoding import TokenDecoder, TokenText
 from sftkit.inspection.view.row_findings import WHOLE_ROW_RULES, RowFinding, assign_turns, find_in_row

@@ -11,9 +11,12 @@ from sftkit.audit.checks.packs import Packing
 from sftkit.config.commands import InspectConfig
 from sftkit.core.rows import Ragged
 from sftkit.errors import SourceError, UsageError
-from sftkit.inspection.parquet_columns import ColumnLayout, iter_row_groups, read_layout, text_values, token_columns
+from sftkit.inspection.columns.column_layout import ColumnLayout, iter_row_groups, read_layout
+from sftkit.inspection.columns.text_columns import text_values
+from sftkit.inspection.columns.token_values import token_columns
 from sftkit.inspection.view.decoding import TokenDecoder
-from sftkit.shards.reading import ShardSet, open_parquet
+from sftkit.shards.readers.open_file import open_shard_file
+from sftkit.shards.reading import ShardSet
 from sftkit.storage.paths import AnyPath, relative_name
 
 _SEARCH_BATCH = 256  # rows whose tokens are held as arrays
@@ -220,16 +223,16 @@ def _row_groups(scope: RowScope) -> Iterator[_RowGroup]:
     first = 0
     for path in scope.paths:
         in_shard = 0
-        with open_parquet(path) as file:
-            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        with open_shard_file(path) as file:
+            sizes = file.group_rows
         for number, rows in enumerate(sizes):
             yield _RowGroup(path, number, first, in_shard, rows)
             first, in_shard = first + rows, in_shard + rows
 
 
 def _row_count(path: AnyPath) -> int:
-    with open_parquet(path) as file:
-        return int(file.metadata.num_rows)
+    with open_shard_file(path) as file:
+        return file.rows
 
 
 def _total(scope: RowScope) -> int:

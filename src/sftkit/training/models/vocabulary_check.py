@@ -18,7 +18,8 @@ from sftkit.core.rows import IGNORE_INDEX, LABELS
 from sftkit.core.splits import TRAIN
 from sftkit.errors import DataError, SftkitError, TrainingError
 from sftkit.shards.footers import Footer
-from sftkit.shards.reading import ShardSet, open_parquet
+from sftkit.shards.readers.parquet_file import open_parquet
+from sftkit.shards.reading import ShardSet
 from sftkit.storage.model_location import model_location
 from sftkit.tokenization.loading.special_tokens import MISSING_TOKENS, special_tokens
 from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec

@@ -21,7 +21,7 @@ from sftkit.core.rows import (
     lengths_to_offsets,
 )
 from sftkit.errors import DataError
-from sftkit.shards.reading import open_parquet
+from sftkit.shards.readers.parquet_file import open_parquet
 from sftkit.storage.paths import AnyPath
 from sftkit.training.data.rows.token_columns import check_ids, read_token_lists
 from sftkit.training.data.rows.token_details import NO_DETAILS, DetailReader, TokenDetails

@@ -19,7 +19,7 @@ from sftkit.core.token_kinds import TOKEN_KINDS
 from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 from sftkit.errors import DataError
 from sftkit.shards.pack_padding import remove_padding
-from sftkit.shards.reading import open_parquet
+from sftkit.shards.readers.parquet_file import open_parquet
 from sftkit.storage.paths import AnyPath
 from sftkit.training.data.rows.row_groups import (
     RowGroup,
