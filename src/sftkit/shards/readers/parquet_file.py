@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 from sftkit.core.error_text import first_line
 from sftkit.core.rows import INPUT_IDS
 from sftkit.errors import SourceError
-from sftkit.shards.readers.shard_file import ShardFile
+from sftkit.shards.readers.row_file import RowFile
 from sftkit.storage.paths import AnyPath, RemotePath
 from sftkit.storage.streams import open_arrow_file
 
 
-class ParquetShardFile(ShardFile):
+class ParquetRowFile(RowFile):
     """A Parquet file; its groups are its row groups."""
 
     kind = "Parquet"

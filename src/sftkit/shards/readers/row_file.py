@@ -18,7 +18,7 @@ _CANNOT_READ = (OSError, ValueError, MemoryError, RecursionError, pa.ArrowExcept
 """What numpy, Arrow and file systems raise for content that is damaged."""
 
 
-class ShardFile(ABC):
+class RowFile(ABC):
     """A file of rows that is open for reading.
 
     Rows come in groups of a size that fits in memory: the row groups of Parquet, the record batches of Arrow, and
