@@ -152,7 +152,7 @@ def _has_restarts(path: AnyPath) -> bool:
 
 @lru_cache(maxsize=1024)
 def _known_restarts(path: AnyPath, version: tuple[int, int | str]) -> bool:
-    """Return whether positions begin anew within a row; axolotl adds them to rows that are not packed, too."""
+    """Return whether a row has positions of several sequences; axolotl adds them to rows that are not packed, too."""
     with open_shard_file(path) as file:
         tables = file.iter_groups([POSITION_IDS])
         return any(restarts(flatten(table.column(POSITION_IDS), POSITION_IDS, path)) for table in tables)

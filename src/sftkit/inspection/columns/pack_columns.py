@@ -43,7 +43,7 @@ def sequence_lengths(column: Ragged, name: str, ids: Ragged) -> Ragged:
 
 
 def restarts(positions: Ragged) -> bool:
-    """Return whether positions begin anew within a row.
+    """Return whether a row has positions of several sequences.
 
     Example:
         >>> restarts(Ragged.from_lists([[0, 1, 2], [0, 1]])), restarts(Ragged.from_lists([[0, 1, 0]]))
