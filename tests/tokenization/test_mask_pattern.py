@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import chat_templates as templates
 from reliability.material import sftkit
 from sftkit.core.patterns import PatternError, finder
 from sftkit.core.row_log import RowError
-from sftkit.core.rows import Row
+from sftkit.core.rows import IGNORE_INDEX, Row
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from support import dataset, handler, preprocess, trained_texts, write_jsonl
 from template_zoo.conversations import assistant, user
@@ -77,6 +78,44 @@ def test_a_content_that_the_template_changes_is_refused_only_if_it_has_a_match(
         trained(tokenizer, [user("q"), assistant("abc1")])
 
 
+def runs(tokenizer: ChatTokenizer, messages: list[Row]) -> list[tuple[str, float]]:
+    """The runs of tokens of one weight, as text, without those of the weight 0."""
+    encoded = tokenizer.encode_prepared([tokenizer.conversations.prepare({"messages": messages}, "messages")])
+    weights = encoded.labels.values != IGNORE_INDEX if encoded.weights is None else encoded.weights.values
+    assert ((encoded.labels.values != IGNORE_INDEX) == (weights > 0)).all()
+    pairs = zip(weights.tolist(), encoded.input_ids.values.tolist(), strict=True)
+    grouped = [(weight, [token for _, token in run]) for weight, run in groupby(pairs, key=lambda pair: pair[0])]
+    return [(tokenizer.tokenizer.decode(ids), round(weight, 6)) for weight, ids in grouped if weight]
+
+
+@pytest.mark.parametrize("kinds", [False, True])
+@pytest.mark.parametrize(
+    ("options", "keys", "expected"),
+    [
+        ({}, {}, [("a", 1), ("12", 0.5), ("b", 1), ("3", 0.25), (f"c{END}", 1)]),
+        ({}, {"weight": 2}, [("a", 2), ("12", 1), ("b", 2), ("3", 0.5), (f"c{END}", 2)]),
+        ({"mask_pattern": "b3"}, {}, [("a", 1), ("12", 0.5), (f"c{END}", 1)]),
+        ({}, {"train_ranges": [{"begin": 0, "end": 3, "train": True}]}, [("a", 1), ("12", 0.5), (END, 1)]),
+        ({"train_on_stop": "none"}, {}, [("a", 1), ("12", 0.5), ("b", 1), ("3", 0.25), ("c", 1)]),
+        ({"range_edges": "inner"}, {}, [("a", 1), ("12", 0.5), ("b", 1), ("3", 0.25), (f"c{END}", 1)]),
+        ({"train_on": "first_assistant"}, {"train": False}, []),
+    ],
+)
+def test_matches_have_weights(
+    chat_tokenizer: MakeChatTokenizer, options: Row, keys: Row, expected: list[Any], kinds: bool
+) -> None:
+    weights = (("[0-9]+", 0.5), ("3", 0.5), ("c", 1.0))
+    tokenizer = chat_tokenizer(templates.CHATML, pattern_weights=weights, token_kinds=kinds, **options)
+    assert runs(tokenizer, [user("123"), assistant("a12b3c", **keys)]) == expected
+
+
+def test_a_pattern_of_weight_0_is_a_mask(chat_tokenizer: MakeChatTokenizer) -> None:
+    tokenizer = chat_tokenizer(templates.CHATML, pattern_weights=(("[0-9]+", 0.0),))
+    assert trained(tokenizer, [user("q"), assistant("a 12 b")]) == ["a ", f" b{END}"]
+    whole = chat_tokenizer(templates.CHATML, pattern_weights=(("1", 0.5),), train_on="all")
+    assert runs(whole, [user("1"), assistant("a1")])[1:] == [("1", 0.5), (f"{END}\n", 1)]
+
+
 def test_no_pattern_takes_long() -> None:
     assert finder("(a*)*$")("a" * 50_000 + "b") == []
     with pytest.raises(PatternError, match="invalid escape sequence"):
@@ -101,6 +140,10 @@ def test_the_audit_expects_answers_in_part(tmp_path: Path, tokenizer_path: Calla
         (["--mask_pattern", "a", "--response_template", "A:"],
          "mask_pattern is about messages, and cannot be used with response_template; leave one of them out"),
         (["--mask_pattern"], "--mask_pattern needs a value"),
+        (["--pattern_weights", "{'(': 0.5}"], "pattern_weights '(' is no regular expression of RE2: missing ): ("),
+        (["--pattern_weights", "{a: -1}"], "pattern_weights: the weight of 'a' must be a number, 0 or more, not -1"),
+        (["--pattern_weights", "{a: x}"], "pattern_weights.a must be a number, not 'x'"),
+        (["--range_edges", "outer"], "range_edges must be one of any, inner, not 'outer'"),
     ],
 )  # fmt: skip
 def test_a_pattern_that_cannot_be_used_is_refused(tmp_path: Path, arguments: list[str], says: str) -> None:

@@ -17,7 +17,7 @@ from sftkit.core.rows import LabeledTokens, Row
 from sftkit.core.token_kinds import TokenKind
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.masking.parts.part_tokens import encode_parts
-from sftkit.tokenization.masking.turn_parts import Part
+from sftkit.tokenization.masking.turn_parts import Part, untrained_part
 from support import examples
 from template_zoo.conversations import assistant, system, user
 
@@ -159,6 +159,25 @@ def test_a_token_has_the_weight_of_its_first_trained_character(ends: tuple[int, 
     starts = (0, *ends[:-1])
     expected = [float(max(start, 1) + 1) if end > 1 else 0.0 for start, end in zip(starts, ends, strict=True)]
     assert encoded.weights.values.tolist() == expected
+
+
+@given(
+    st.lists(st.integers(1, 4), min_size=1, max_size=8),
+    st.lists(st.tuples(st.integers(1, 3), st.sampled_from([0.0, 0.5, 1.0, 2.0])), min_size=1, max_size=12),
+)
+def test_the_lowest_weight_of_a_token_may_count(tokens: list[int], lengths: list[tuple[int, float]]) -> None:
+    ends = [sum(tokens[: count + 1]) for count in range(len(tokens))]
+    of_characters = [weight for length, weight in lengths for _ in range(length)][: ends[-1]]
+    of_characters += [1.0] * (ends[-1] - len(of_characters))
+    parts = [
+        Part(at, at + 1, TokenKind.CONTENT, weight) if weight else untrained_part(at, at + 1)
+        for at, weight in enumerate(of_characters)
+    ]
+    encoded = encode_parts(Characters(*ends), ["a" * ends[-1]], [parts], lowest_weight=True)  # type: ignore[arg-type]
+    expected = [min(of_characters[start:end]) for start, end in zip((0, *ends[:-1]), ends, strict=True)]
+    assert ((encoded.labels.values != -100) == (np.array(expected) > 0)).all()
+    assert encoded.weights is None or encoded.weights.values.tolist() == expected
+    assert encoded.weights is not None or set(expected) <= {0.0, 1.0}
 
 
 def test_the_weights_of_many_short_parts_are_exact() -> None:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +23,7 @@ from sftkit.core.row_log import RowError
 from sftkit.core.rows import IGNORE_INDEX, Row
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.templates.named_templates import named_or_given
-from support import EFFORT, trained_texts
+from support import EFFORT, dataset, handler, preprocess, trained_texts, write_jsonl, written
 from template_zoo.conversations import assistant, system, user
 
 MakeChatTokenizer = Callable[..., ChatTokenizer]
@@ -136,6 +139,48 @@ def test_a_token_is_trained_if_one_of_its_characters_is(chat_tokenizer: MakeChat
         assert content[begin].strip() in run or "\ufffd" in run
     row = {"messages": [user("q"), assistant(content, train_ranges=[without(0, len(content))])]}
     assert trained_tokens(tokenizer, row) == []
+
+
+TOKENS = {
+    "qwen3": ["str", "aw", "😀", "berry"],
+    "granite": ["str", "aw", "😀", "berry"],
+    "tinyllama": ["st", "raw", "😀", "berry"],
+    "sample:model": ["s", "t", "ra", "w", "😀", "ber", "r", "y"],
+}
+"""How tokenizers divide a content. Some divide 😀 into several tokens; all of these have its one character."""
+
+
+@pytest.mark.parametrize("edges", ["any", "inner"])
+@pytest.mark.parametrize("name", list(TOKENS))
+def test_every_boundary_in_jsonl_and_parquet(
+    tmp_path: Path, tokenizer_path: Callable[[str], str], reference: Callable[[str], Any], name: str, edges: str
+) -> None:
+    content = "".join(TOKENS[name])
+    assert content == "straw😀berry"
+    ranges = [(begin, end) for end in range(len(content) + 1) for begin in range(end + 1)]
+    messages = [[user("q"), assistant(content, train_ranges=[only(*each)])] for each in ranges]
+    sources = [write_jsonl(tmp_path / "in.jsonl", [{"messages": each} for each in messages]), tmp_path / "in.parquet"]
+    pq.write_table(pa.table({"messages": messages}), sources[1])
+    data = dataset(*sources, data_handlers=[handler("tokenize_and_apply_chat_template_with_masking")])
+    preprocess(
+        tmp_path / "out",
+        data,
+        processor={"chat_template": templates.CHATML},
+        model_name_or_path=tokenizer_path(name),
+        add_special_tokens=("<|im_start|>", END),
+        range_edges=edges,
+    )
+    expected: list[str] = []
+    for begin, end in ranges:
+        trained, first = "", 0
+        for token in TOKENS[name]:
+            last = first + len(token)
+            is_inside = max(first, begin) < min(last, end) if edges == "any" else begin <= first and last <= end
+            trained, first = trained + token * is_inside, last
+        expected.append(trained)
+    loaded = reference(name)
+    labels = [[label for label in row["labels"] if label >= 0] for row in written(tmp_path / "out")]
+    assert [loaded.decode(each[:-1]) for each in labels] == expected * 2  # the last one is the stop token
 
 
 # --- What templates do to a content -------------------------------------------------------------------
@@ -372,11 +417,13 @@ def test_ranges_that_are_not_valid_are_refused_in_any_message(
 LETTERS = st.text(st.sampled_from("ab 1.\n\té😀漢\u0301"), min_size=1, max_size=30)
 
 
+@pytest.mark.parametrize("edges", ["any", "inner"])
 @pytest.mark.parametrize("name", ["bpe", "sample:model", "qwen3", "granite"])
-def test_random_ranges_are_those_of_the_oracle(chat_tokenizer: MakeChatTokenizer, name: str) -> None:
-    tokenizer = chat_tokenizer(templates.CHATML, name=name, special=("<|im_start|>", "<|im_end|>"))
+def test_random_ranges_are_those_of_the_oracle(chat_tokenizer: MakeChatTokenizer, name: str, edges: str) -> None:
+    specials = ("<|im_start|>", "<|im_end|>")
+    tokenizer = chat_tokenizer(templates.CHATML, name=name, special=specials, range_edges=edges)
 
-    @settings(max_examples=max(20, int(300 * EFFORT)), deadline=None)
+    @settings(max_examples=max(20, int(150 * EFFORT)), deadline=None)
     @given(LETTERS, st.lists(st.booleans() | st.none(), min_size=30, max_size=30))
     def check(letters: str, wanted: list[bool | None]) -> None:
         content = f"x{letters}y"
@@ -398,6 +445,7 @@ def test_random_ranges_are_those_of_the_oracle(chat_tokenizer: MakeChatTokenizer
         encoded = tokenizer.encode_prepared([prepared])
         assert encoded.input_ids.values.tolist() == offsets["input_ids"]
         labels = (encoded.labels.values != IGNORE_INDEX).tolist()
-        assert labels == [any(is_trained[start:end]) for start, end in offsets["offset_mapping"]]
+        decide = any if edges == "any" else all
+        assert labels == [decide(is_trained[start:end]) for start, end in offsets["offset_mapping"]]
 
     check()

@@ -14,6 +14,7 @@ from typing import Any
 
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.fields import OptionInfo, keys_where, option_info, to_plain_data
+from sftkit.config.mask_validation import pattern_problems, patterns_of
 from sftkit.config.mix_validation import WEIGHT_TOLERANCE, mix_problems
 from sftkit.config.render_validation import render_problems
 from sftkit.config.schema.data_config import DatasetConfig, ReaderConfig
@@ -22,7 +23,6 @@ from sftkit.config.schema.option_values import NO_PACKING, SPLIT_TURNS
 from sftkit.config.schema.row_amounts import amount_problem
 from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.message_fields import RESERVED_VARIABLES
-from sftkit.core.patterns import PatternError, finder
 from sftkit.core.weights.loss_weight_column import loss_weight
 from sftkit.errors import ConfigError, RequirementError
 from sftkit.redaction import HIDDEN, is_redacted
@@ -60,8 +60,9 @@ def validate_config(config: DataOptions) -> None:
         raise ConfigError(problems)
     if isinstance(config, PreprocessConfig) and config.executor == "ray" and importlib.util.find_spec("ray") is None:
         raise RequirementError("executor: ray needs Ray, which is not installed; pip install 'sftkit[ray]'")
-    if config.mask_pattern is not None and importlib.util.find_spec("re2") is None:
-        raise RequirementError("mask_pattern needs google-re2, which is not installed; pip install 'sftkit[patterns]'")
+    for key, _ in patterns_of(config):
+        if importlib.util.find_spec("re2") is None:
+            raise RequirementError(f"{key} needs google-re2, which is not installed; pip install 'sftkit[patterns]'")
 
 
 def _problems(config: DataOptions) -> Iterator[str]:
@@ -73,7 +74,7 @@ def _problems(config: DataOptions) -> Iterator[str]:
     yield from _selection_problems(config)
     yield from _processor_problems(config)
     yield from _template_problems(config)
-    yield from _pattern_problems(config)
+    yield from pattern_problems(config)
     yield from _hidden_problems(config)
     yield from _storage_problems(config)
     yield from _packing_problems(config)
@@ -204,19 +205,6 @@ def _template_problems(config: DataOptions) -> Iterator[str]:
         json.dumps(to_plain_data(config.chat_template_kwargs))
     except TypeError as error:
         yield f"chat_template_kwargs must contain only JSON values: {error}"
-
-
-def _pattern_problems(config: DataOptions) -> Iterator[str]:
-    if config.mask_pattern is None:
-        return
-    if config.response_template is not None:
-        yield "mask_pattern is about messages, and cannot be used with response_template; leave one of them out"
-    if importlib.util.find_spec("re2") is None:
-        return  # `validate_config` says so
-    try:
-        finder(config.mask_pattern)
-    except PatternError as error:
-        yield f"mask_pattern {config.mask_pattern!r} is no regular expression of RE2: {error}"
 
 
 def _is_day(text: str) -> bool:

@@ -72,6 +72,7 @@ _KEYS: Mapping[str, str] = MappingProxyType(
         "reasoning": _TEXT,
         "tool_calls": _TEXT,
         "mask_pattern": _TEXT,
+        "pattern_weights": _MAPPING,
         "template_date": _DAY,
         "chat_template_kwargs": _MAPPING,
         "dataprocessor": _MAPPING,

@@ -25,9 +25,7 @@ from sftkit.tokenization.masking.parts.kind_marker import KindMarker
 from sftkit.tokenization.masking.prepared_conversation import PreparedConversation
 from sftkit.tokenization.masking.responses import mask_responses, response_spans
 from sftkit.tokenization.masking.segment_labels import Segment, encode_segments
-from sftkit.tokenization.masking.supervision import Supervision
 from sftkit.tokenization.masking.train_on import ALL
-from sftkit.tokenization.masking.turn_masks import TurnMasks
 from sftkit.tokenization.masking.turn_parts import fill_spans
 from sftkit.tokenization.probing.written_forms import WrittenForms
 from sftkit.tokenization.tokenizer_engines import TokenizerEngines
@@ -61,8 +59,7 @@ class ChatTokenizer:
             ConfigError: `train_on` names a plugin that cannot be loaded.
         """
         self._spec = spec.tokenizer
-        masks = TurnMasks(spec.reasoning, spec.tool_calls, spec.train_on_stop)
-        self._supervision = Supervision(spec.train_on, masks, spec.mask_pattern)
+        self._supervision = spec.supervision()
         self._trains_all = spec.train_on == ALL
         self.follows_fms = spec.compat == FMS
         self._engines = TokenizerEngines(

@@ -6,12 +6,15 @@ import json
 from dataclasses import dataclass, replace
 
 from sftkit.config.fields import to_plain_data
-from sftkit.config.schema.option_values import NO_COMPAT, ONCE
+from sftkit.config.schema.option_values import ANY, NO_COMPAT, ONCE
 from sftkit.config.schema.shared_options import DataOptions
 from sftkit.sandbox.chat_templates import today
 from sftkit.tokenization.content_screening import KEEP
 from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy
 from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec, tokenizer_spec
+from sftkit.tokenization.masking.ranges.content_patterns import Patterns
+from sftkit.tokenization.masking.supervision import Supervision
+from sftkit.tokenization.masking.turn_masks import TurnMasks
 
 _TINY = 64 << 10
 """Bytes of source that `tokenizers` encodes in the time that it takes to load a fast encoder."""
@@ -48,6 +51,24 @@ class ChatTokenizerSpec:
     """`all`, `last` or `none`: the turns whose stop token carries a loss."""
     mask_pattern: str | None = None
     """A regular expression (RE2) whose matches in contents of assistant turns carry no loss."""
+    pattern_weights: tuple[tuple[str, float], ...] = ()
+    """Regular expressions, and the weights of their matches."""
+    range_edges: str = ANY
+    """`any`, or `inner` to train only tokens whose characters all carry a loss by ranges and patterns."""
+
+    def supervision(self) -> Supervision:
+        """Return what selects the trained characters of conversations.
+
+        Raises:
+            ConfigError: `train_on` names a plugin that cannot be loaded.
+        """
+        masked = () if self.mask_pattern is None else ((self.mask_pattern, 0.0),)
+        return Supervision(
+            self.train_on,
+            TurnMasks(self.reasoning, self.tool_calls, self.train_on_stop),
+            Patterns((*masked, *self.pattern_weights)),
+            trains_range_edges=self.range_edges == ANY,
+        )
 
     def without_engine(self, task: str) -> ChatTokenizerSpec:
         """Return the spec with only the reference engine for a task, ENCODER or RENDERER."""
@@ -69,6 +90,8 @@ def chat_tokenizer_spec(config: DataOptions, size: int) -> ChatTokenizerSpec:
         tool_calls=config.tool_calls,
         train_on_stop=config.train_on_stop,
         mask_pattern=config.mask_pattern,
+        pattern_weights=tuple(config.pattern_weights.items()),
+        range_edges=config.range_edges,
         special_tokens_in_content=config.special_tokens_in_content,
         compat=config.compat,
         drop_empty_answers=config.drop_empty_answers,

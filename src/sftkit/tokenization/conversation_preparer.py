@@ -23,10 +23,11 @@ from sftkit.tokenization.encoding import encodable
 from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.loading.special_tokens import special_tokens, stop_tokens
 from sftkit.tokenization.masking.inference_prompts import differs_from_prompts
+from sftkit.tokenization.masking.message_flags import check_flags_for_text, have_weights
 from sftkit.tokenization.masking.parts.kind_marker import KindMarker
 from sftkit.tokenization.masking.prepared_conversation import PreparedConversation
 from sftkit.tokenization.masking.ranges.train_ranges import check_same_contents, with_ranges_of_parts
-from sftkit.tokenization.masking.supervision import Supervision, check_flags_for_text, have_weights
+from sftkit.tokenization.masking.supervision import Supervision
 from sftkit.tokenization.masking.train_on import ALL
 from sftkit.tokenization.masking.turns.turn_finder import TurnFinder
 from sftkit.tokenization.omissions.omission_finder import OmissionFinder
@@ -111,7 +112,7 @@ class ConversationPreparer:
             RowError: as `screen` and `find_trained_spans`; or a message of an unknown role is not rendered.
         """
         row, conversation, has_special = self._read_screened(row, column)
-        in_parts = self._spec.token_kinds or (conversation.plain is None and have_weights(messages_of(conversation)))
+        in_parts = self._needs_parts(conversation)
         recording, trained = (self.parts.find_parts if in_parts else self._find_spans)(conversation)
         notes = self._omissions.find(conversation, recording, self._history(conversation))
         rules = [SPECIAL_TOKEN_IN_CONTENT] if has_special else []
@@ -124,6 +125,13 @@ class ConversationPreparer:
         if rules:
             notes = RowNotes((*notes.rules, *rules), notes.not_rendered)
         return PreparedConversation(row, recording.text, trained, notes, in_parts)
+
+    def _needs_parts(self, conversation: Conversation) -> bool:
+        """Return whether parts of trained spans are wanted: for kinds, for weights, or for tokens at their edges."""
+        if self._spec.token_kinds:
+            return True
+        messages = [] if conversation.plain is not None else messages_of(conversation)
+        return have_weights(messages) or self._supervision.needs_parts(messages)
 
     def _history(self, conversation: Conversation) -> int:
         """Return how many messages are only the history of what is trained; with `render: once`, none."""

@@ -30,6 +30,7 @@ def row_origin(options: Mapping[str, Any], kind: RowKind | None, *, ends_with_st
             options.get("reasoning", "keep") != "keep"
             or options.get("tool_calls", "keep") != "keep"
             or options.get("mask_pattern") is not None
+            or 0 in (options.get("pattern_weights") or {}).values()
         ),
         stops_masked=kind is not RowKind.PAIRS and options.get("train_on_stop", "all") != "all",
         ends=kind is not RowKind.PAIRS or ends_with_stop_token,

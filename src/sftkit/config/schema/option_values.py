@@ -13,5 +13,8 @@ SPLIT_TURNS = "split_turns"
 ONCE, PER_TURN = "once", "per_turn"
 """The values of `render`: a conversation is rendered once, or as the model sees it at each of its trained turns."""
 
+ANY, INNER = "any", "inner"
+"""The values of `range_edges`: tokens are trained if any of their characters is, or if all are."""
+
 NO_PACKING = "none"
 """The value of `packing` for rows that are not packed."""

@@ -8,7 +8,17 @@ from typing import Any
 
 from sftkit.config.fields import keys_where, option
 from sftkit.config.schema.data_config import DatasetConfig
-from sftkit.config.schema.option_values import FMS, LOG_LEVELS, NO_COMPAT, NO_PACKING, ONCE, PER_TURN, SPLIT_TURNS
+from sftkit.config.schema.option_values import (
+    ANY,
+    FMS,
+    INNER,
+    LOG_LEVELS,
+    NO_COMPAT,
+    NO_PACKING,
+    ONCE,
+    PER_TURN,
+    SPLIT_TURNS,
+)
 from sftkit.config.schema.source_options import RUN_PANEL, SourceOptions
 from sftkit.config.words import boolean_spellings
 
@@ -88,6 +98,21 @@ class DataOptions(SourceOptions):
         changes_rows=True,
         help="Regular expression (RE2) whose matches in the contents of assistant turns carry no loss. Needs "
         "`pip install 'sftkit[patterns]'`.",
+    )
+    pattern_weights: Mapping[str, float] = option(
+        factory=dict,
+        panel=_ROWS,
+        changes_rows=True,
+        help="Regular expressions (RE2), and how much the loss of their matches in the contents of assistant turns "
+        "counts, such as `{'[0-9]+': 0.2}`. Needs `pip install 'sftkit[patterns]'`.",
+    )
+    range_edges: str = option(
+        ANY,
+        choices=(ANY, INNER),
+        panel=_ROWS,
+        changes_rows=True,
+        help="Tokens at the edges of `train_ranges`, content parts without a loss and `mask_pattern`: train those with "
+        "any trained character, or only those in which all characters are trained (inner).",
     )
     chat_template_kwargs: Mapping[str, Any] = option(
         factory=dict,

@@ -38,7 +38,7 @@ READ = "read"
 """Name, in row counts and times, of reading rows and of the steps before all handlers."""
 
 _ORIGIN_OPTIONS = (
-    *("train_on", "train_on_stop", "reasoning", "tool_calls", "mask_pattern", "response_template"),
+    *("train_on", "train_on_stop", "reasoning", "tool_calls", "mask_pattern", "pattern_weights", "response_template"),
     "chat_template_kwargs",
 )
 

@@ -28,7 +28,7 @@ from dataclasses import fields
 from importlib.metadata import version
 from typing import Any
 
-from sftkit.config.fields import keys_where, to_plain_data
+from sftkit.config.fields import default_of, keys_where, to_plain_data
 from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.token_kinds import TOKEN_KINDS
@@ -49,7 +49,10 @@ TOKENIZER_LIMITS = "limits"
 _REFERENCES = ("jinja2", "tokenizers", "transformers")
 
 _CHECK_TOOLS = "check_tools"
-_YOUNG_OPTIONS = (TOKEN_KINDS, "tool_calls", "train_on_stop", "mask_pattern", "render", "max_samples_per_row")
+_YOUNG_OPTIONS = (
+    *(TOKEN_KINDS, "tool_calls", "train_on_stop", "mask_pattern", "pattern_weights", "range_edges"),
+    *("render", "max_samples_per_row"),
+)
 """Options that are in a key only if they are not at their defaults: they are younger than data sets without them, which
 stay as they are."""
 
@@ -109,7 +112,7 @@ def recipe_key(
     handlers = build_handlers(dataset, 0)
     sees_limits = any(each.sees_tokenizer_limits() for each in handlers)
     train_on_plugin = TRAIN_ON.identity(options.train_on)
-    defaults = {field.name: field.default for field in fields(DataOptions)}
+    defaults = {field.name: default_of(field) for field in fields(DataOptions)}
     return _sha256(
         {
             "row_semantics": ROW_SEMANTICS,
@@ -120,7 +123,9 @@ def recipe_key(
             "options": {key: to_plain_data(getattr(options, key)) for key in ROW_OPTIONS},
             "overflow": options.overflow if options.max_seq_length is not None else None,
             "tokenizer": {key: value for key, value in tokenizer.items() if key != TOKENIZER_LIMITS or sees_limits},
-            **{key: value for key in _YOUNG_OPTIONS if (value := getattr(options, key)) != defaults[key]},
+            **{
+                key: to_plain_data(value) for key in _YOUNG_OPTIONS if (value := getattr(options, key)) != defaults[key]
+            },
             **({_CHECK_TOOLS: [options.check_tools, version("jsonschema-rs")]} if options.check_tools != "off" else {}),
             **({} if questions is None else {"decontaminate": questions.digest}),
             **({} if train_on_plugin is None else {"train_on_plugin": train_on_plugin}),

@@ -5,37 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from typing import NamedTuple
 
-from sftkit.config.words import is_null_word, parse_boolean
-from sftkit.core.message_fields import LOSS_FLAGS, PARTIAL_LOSS_FLAGS, WEIGHT_FLAGS
-from sftkit.core.row_log import RowError
-from sftkit.core.weights.loss_weight_column import loss_weight
-from sftkit.tokenization.conversations import Message, assistant_indices
+from sftkit.tokenization.conversations import Message, assistant_indices, text_of
 from sftkit.tokenization.encoding.spans import Span, outside
+from sftkit.tokenization.masking.message_flags import FLAGS, have_train_flags, train_flag, untrained_messages
+from sftkit.tokenization.masking.ranges.content_patterns import Patterns, WeightedSpan
 from sftkit.tokenization.masking.ranges.content_spans import content_places
-from sftkit.tokenization.masking.ranges.train_ranges import have_ranges, train_ranges
-from sftkit.tokenization.masking.ranges.untrained_content import hidden_in_content, naming_message, untrained_content
+from sftkit.tokenization.masking.ranges.train_ranges import have_ranges
+from sftkit.tokenization.masking.ranges.untrained_content import (
+    NO_PATTERNS,
+    hidden_in_content,
+    naming_message,
+    untrained_content,
+)
 from sftkit.tokenization.masking.train_on import ALL, ASSISTANT, TRAIN_ON, TrainOn, choose_turns, every_turn, last_turn
 from sftkit.tokenization.masking.turn_masks import NO_MASKS, TurnMasks
 
-_FLAGS = frozenset({*LOSS_FLAGS, *PARTIAL_LOSS_FLAGS})
-
 StartOfStop = Callable[[str, int, int], int]
 """Returns where the stop token of the turn at [start, end) of a text starts: `TurnEnd.start_of_stop`."""
-
-_FLAG_IN_TEXT = (
-    "a message is excluded from the loss (by a flag), which a text column cannot express; "
-    "use tokenize_and_apply_chat_template_with_masking"
-)
-_RANGES_IN_TEXT = (
-    "a message trains ranges of its content, which a text column cannot express; "
-    "use tokenize_and_apply_chat_template_with_masking"
-)
-_WEIGHT_IN_TEXT = (
-    "a message has a loss weight, which a text column cannot express; use tokenize_and_apply_chat_template_with_masking"
-)
 
 
 class AssistantTurn(NamedTuple):
@@ -59,8 +47,10 @@ class Supervision:
     """A key of `TRAIN_ON`. `all` is left to the callers, since it also trains text outside of turns."""
     masks: TurnMasks = NO_MASKS
     """What of trained turns carries no loss."""
-    mask_pattern: str | None = None
-    """A regular expression (RE2) whose matches in the contents of trained turns carry no loss."""
+    patterns: Patterns = NO_PATTERNS
+    """Regular expressions whose matches in the contents of trained turns carry no loss, or one with a weight."""
+    trains_range_edges: bool = True
+    """Whether a token is trained that has both characters with and characters without a loss by ranges or patterns."""
 
     def __post_init__(self) -> None:
         """Load the plugin, if `train_on` names one."""
@@ -77,15 +67,23 @@ class Supervision:
 
     def hides_something(self, messages: Sequence[Message]) -> bool:
         """Return whether trained turns may have parts that carry no loss, by the config or by ranges of messages."""
-        return self.masks.hide_something or self.mask_pattern is not None or have_ranges(messages)
+        return self.masks.hide_something or self.has_content_rules(messages)
+
+    def has_content_rules(self, messages: Sequence[Message]) -> bool:
+        """Return whether patterns or ranges of messages may be about characters of contents."""
+        return bool(self.patterns.weights) or have_ranges(messages)
+
+    def needs_parts(self, messages: Sequence[Message]) -> bool:
+        """Return whether characters of contents may have weights of their own, or tokens at edges carry no loss."""
+        return self.patterns.weigh_something or (not self.trains_range_edges and self.has_content_rules(messages))
 
     def needs_stops(self, messages: Sequence[Message]) -> bool:
         """Return whether it matters where the stop tokens of turns start."""
-        return self.masks.need_stops or self.mask_pattern is not None or have_ranges(messages)
+        return self.masks.need_stops or self.has_content_rules(messages)
 
     def trains_all_turns(self, keys: frozenset[str]) -> bool:
         """Return whether all turns of a conversation carry a loss, given the keys of all its messages."""
-        return not self.needs_turn_owners and _FLAGS.isdisjoint(keys)
+        return not self.needs_turn_owners and FLAGS.isdisjoint(keys)
 
     def spans(
         self,
@@ -101,15 +99,19 @@ class Supervision:
         """
         if not self.needs_turn_owners and not have_train_flags(messages):
             return [(turn.start, turn.end) for turn in turns]
-        if self._strategy is last_turn:  # of those that the template renders
-            trained = {turn.message for turn in turns[-1:]} - untrained_messages(messages)
-        else:
-            trained = set(self.trained_turns(messages))
-        chosen = [turn for turn in turns if turn.message in trained]
+        chosen = self.trained_of(turns, messages)
         if not self.hides_something(messages):
             return [(turn.start, turn.end) for turn in chosen]
         hidden = self.hidden_spans(text, chosen, messages, start_of_stop)
         return [span for turn, cut in zip(chosen, hidden, strict=True) for span in outside(cut, turn.start, turn.end)]
+
+    def trained_of(self, turns: Sequence[AssistantTurn], messages: Sequence[Message]) -> list[AssistantTurn]:
+        """Return the turns that carry a loss, of those found in a text; raises as `trained_turns`."""
+        if self._strategy is last_turn:  # of those that the template renders
+            trained = {turn.message for turn in turns[-1:]} - untrained_messages(messages)
+        else:
+            trained = set(self.trained_turns(messages))
+        return [turn for turn in turns if turn.message in trained]
 
     def hidden_spans(
         self,
@@ -119,7 +121,7 @@ class Supervision:
         start_of_stop: StartOfStop | None = None,
         last: int | None = None,
     ) -> list[list[Span]]:
-        """Return what of each trained turn carries no loss by `masks`, `mask_pattern` and the ranges of its message.
+        """Return what of each trained turn carries no loss by `masks`, `patterns` and the ranges of its message.
 
         Args:
             text: the rendered conversation.
@@ -134,24 +136,58 @@ class Supervision:
         if last is None:
             last = turns[-1].message if turns else -1
         found: list[list[Span]] = []
-        places: dict[int, list[Span]] = {index: [] for index in {turn.message for turn in turns}}
-        wanted = {index: self._untrained_content(messages[index], index) for index in places}
         for index, start, end in turns:
-            message, stop = messages[index], end if start_of_stop is None else start_of_stop(text, start, end)
+            stop = end if start_of_stop is None else start_of_stop(text, start, end)
             with naming_message(index):
-                found.append(list(self.masks.hidden(text, (start, end), stop, message, is_last=index == last)))
-                if wanted[index]:
-                    places[index] += content_places(text, (start, end), stop, message)
-        cut = {
-            index: hidden_in_content(text, places[index], messages[index], index, spans)
+                found.append(list(self.masks.hidden(text, (start, end), stop, messages[index], is_last=index == last)))
+        cut = self.hidden_content(text, turns, messages, start_of_stop)
+        return [[*hidden, *cut[turn.message]] for turn, hidden in zip(turns, found, strict=True)]
+
+    def hidden_content(
+        self,
+        text: str,
+        turns: Sequence[AssistantTurn],
+        messages: Sequence[Message],
+        start_of_stop: StartOfStop | None = None,
+    ) -> dict[int, list[Span]]:
+        """Return the characters of a text that carry no loss by `patterns` and ranges, by the message of each turn.
+
+        Args and Raises: as `hidden_spans`.
+        """
+        wanted = {index: self._untrained_content(messages[index], index) for index in {turn.message for turn in turns}}
+        places = _places(text, [turn for turn in turns if wanted[turn.message]], messages, start_of_stop)
+        return {
+            index: hidden_in_content(text, places.get(index, []), messages[index], index, spans)
             for index, spans in wanted.items()
         }
-        return [[*hidden, *cut[turn.message]] for turn, hidden in zip(turns, found, strict=True)]
+
+    def weighted_content(
+        self,
+        text: str,
+        turns: Sequence[AssistantTurn],
+        messages: Sequence[Message],
+        start_of_stop: StartOfStop | None = None,
+    ) -> list[WeightedSpan]:
+        """Return the characters of a text that `patterns` weigh, ordered and disjoint.
+
+        Args and Raises: as `hidden_spans`.
+        """
+        wanted = {
+            index: [match for match in self.patterns.matches(text_of(messages[index])) if match[2] not in (0, 1)]
+            for index in {turn.message for turn in turns}
+        }
+        places = _places(text, [turn for turn in turns if wanted[turn.message]], messages, start_of_stop)
+        return sorted(
+            (*span, weight)
+            for index, matches in wanted.items()
+            for start, end, weight in matches
+            for span in hidden_in_content(text, places[index], messages[index], index, [(start, end)])
+        )
 
     def _untrained_content(self, message: Message, index: int) -> list[Span]:
         if not self.hides_something([message]) or train_flag(message, index) is False:
             return []
-        return untrained_content(message, index, self.mask_pattern)
+        return untrained_content(message, index, self.patterns)
 
     def trained_turns(self, messages: Sequence[Message]) -> list[int]:
         """Return the indices of the assistant messages that carry a loss.
@@ -190,97 +226,13 @@ class Supervision:
         return choose_turns(self.train_on, self._strategy, messages, turns)
 
 
-def have_train_flags(messages: Sequence[Message]) -> bool:
-    """Return whether any message has a field that may exclude it from the loss."""
-    return not _FLAGS.isdisjoint(chain.from_iterable(messages))
-
-
-def untrained_messages(messages: Sequence[Message]) -> frozenset[int]:
-    """Return the indices of the messages that exclude themselves from the loss.
-
-    The flags of all messages are checked, also where they have no effect: an invalid flag is a mistake in the data.
-
-    Raises:
-        RowError: as `train_flag`.
-    """
-    return frozenset(index for index, message in enumerate(messages) if train_flag(message, index) is False)
-
-
-def have_weights(messages: Sequence[Message]) -> bool:
-    """Return whether any message has a loss weight other than 0 and 1, which may be invalid."""
-    values = [message[key] for message in messages for key in WEIGHT_FLAGS if key in message]
-    return any(isinstance(value, (int, float)) and value not in (0, 1) for value in values)
-
-
-def message_weights(messages: Sequence[Message]) -> dict[int, float]:
-    """Return the loss weights of the messages that have one other than 0 and 1, by the index of the message.
-
-    Raises:
-        RowError: as `train_flag`.
-
-    Example:
-        >>> message_weights([{"role": "assistant", "weight": weight} for weight in (0.5, 1, 0, None)])
-        {0: 0.5}
-    """
-    if not have_weights(messages):
-        return {}
-    flags = [_flags(message, index) for index, message in enumerate(messages)]
-    return {index: value for index, each in enumerate(flags) for value in each.values() if value not in (0, 1)}
-
-
-def check_flags_for_text(messages: Sequence[Message]) -> None:
-    """Check that no flag excludes a message from the loss or weighs it, since a column of text cannot say so.
-
-    Raises:
-        RowError: a message is excluded or weighed, or as `train_flag`.
-    """
-    if have_train_flags(messages) and untrained_messages(messages):
-        raise RowError(_FLAG_IN_TEXT)
-    if have_ranges(messages):
-        raise RowError(_RANGES_IN_TEXT)
-    if message_weights(messages):
-        raise RowError(_WEIGHT_IN_TEXT)
-
-
-def train_flag(message: Message, index: int) -> bool | None:
-    """Return whether the flags of a message ask for a loss (`train: false`, `weight: 0.5`); None if it has no flag.
-
-    A flag that is null is ignored. Ranges ask for a loss if one of them does.
-
-    Raises:
-        RowError: a flag is not true or false, a weight is no number of 0 or more, two flags contradict each other, or
-            ranges are invalid.
-
-    Example:
-        >>> train_flag({"role": "assistant", "content": "yes", "weight": 0}, 1)
-        False
-    """
-    flags = _flags(message, index)
-    ranges = train_ranges(message, index)
-    if flags:
-        return any(value > 0 for value in flags.values())
-    return True if ranges is not None and any(each.is_trained for each in ranges.ranges) else None
-
-
-def _flags(message: Message, index: int) -> dict[str, float]:
-    """Return the flags of a message as weights, by their keys: 0 and 1 for false and true; raises as `train_flag`."""
-    flags = {key: _flag_value(key, message[key], index) for key in LOSS_FLAGS if not _is_null(message.get(key))}
-    weights = {value for key, value in flags.items() if key in WEIGHT_FLAGS}
-    if len({value > 0 for value in flags.values()}) > 1 or len(weights) > 1:
-        named = " and ".join(f"{key!r}: {message[key]!r}" for key in flags)
-        raise RowError(f"message {index} has {named}, which contradict each other")
-    return flags
-
-
-def _flag_value(key: str, value: object, index: int) -> float:
-    """Return a flag as a weight; it may be a boolean, a number or a word such as "false"."""
-    flag = parse_boolean(value) if isinstance(value, (bool, str)) else None
-    weight = loss_weight(value) if flag is None else float(flag)
-    if weight is None or (key not in WEIGHT_FLAGS and weight not in (0, 1)):
-        expected = "a number, 0 or more" if key in WEIGHT_FLAGS else "true or false"
-        raise RowError(f"{key!r} of message {index} must be {expected}, not {value!r}")
-    return weight
-
-
-def _is_null(value: object) -> bool:
-    return value is None or is_null_word(value)
+def _places(
+    text: str, turns: Sequence[AssistantTurn], messages: Sequence[Message], start_of_stop: StartOfStop | None
+) -> dict[int, list[Span]]:
+    """Return the parts of a text that may hold the contents of turns, by message; raises as `content_places`."""
+    places: dict[int, list[Span]] = {}
+    for index, start, end in turns:
+        stop = end if start_of_stop is None else start_of_stop(text, start, end)
+        with naming_message(index):
+            places.setdefault(index, []).extend(content_places(text, (start, end), stop, messages[index]))
+    return places

@@ -17,12 +17,17 @@ _CALL_ROLES = frozenset({"function_call", "assistant_tool_call"})
 
 
 class Part(NamedTuple):
-    """Trained characters [start, end) of one kind and loss weight."""
+    """Trained characters [start, end) of one kind and loss weight; or `untrained_part`."""
 
     start: int
     end: int
     kind: TokenKind
     weight: float = 1.0
+
+
+def untrained_part(start: int, end: int) -> Part:
+    """Return characters whose tokens carry no loss, even if other characters of these tokens do."""
+    return Part(start, end, TokenKind.UNTRAINED, 0.0)
 
 
 def turn_parts(text: str, turn: Span, stop: int, message: Message) -> Iterator[Part]:
@@ -90,7 +95,7 @@ def fill_spans(spans: Sequence[Span], parts: Sequence[Part]) -> list[Part]:
 
 
 def weigh_parts(parts: Sequence[Part], weights: Sequence[tuple[int, int, float]]) -> list[Part]:
-    """Give the parts inside of spans (start, end, weight) the weights of these; parts are cut at the ends of spans.
+    """Multiply the weights of parts inside of spans (start, end, weight); parts are cut at the ends of spans.
 
     Args:
         parts: ordered and disjoint.
@@ -110,7 +115,7 @@ def weigh_parts(parts: Sequence[Part], weights: Sequence[tuple[int, int, float]]
             if start >= part.end:
                 break
             inside = max(start, position), min(end, part.end)
-            weighed += [part._replace(start=position, end=inside[0]), Part(*inside, part.kind, weight)]
+            weighed += [part._replace(start=position, end=inside[0]), Part(*inside, part.kind, part.weight * weight)]
             position = inside[1]
         weighed.append(part._replace(start=position))
     return [part for part in weighed if part.start < part.end]

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import LabeledTokens, Ragged
-from sftkit.core.token_kinds import kinds_by_stop_ids
+from sftkit.core.token_kinds import TokenKind, kinds_by_stop_ids
 from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.encoding import encodable
 from sftkit.tokenization.loading.special_tokens import special_tokens
@@ -54,14 +54,17 @@ class KindMarker:
         try:
             encodable.check_spans(encoder, text, spans)
         except RowError:  # without kinds
-            weights = [(part.start, part.end, part.weight) for part in parts if part.weight != 1]
-            parts = weigh_parts(fill_spans(spans, ()), weights)
+            weights = [(part.start, part.end, part.weight) for part in parts if part.weight not in (0, 1)]
+            untrained = [part for part in parts if part.kind == TokenKind.UNTRAINED]
+            trained = [(part.start, part.end) for part in parts if part.kind != TokenKind.UNTRAINED]
+            parts = sorted([*weigh_parts(fill_spans(trained, ()), weights), *untrained])
             encodable.check_spans(encoder, text, [(part.start, part.end) for part in parts])
         return recording, parts
 
     def encode_parts(self, texts: Sequence[str], parts: Sequence[Sequence[Part]]) -> LabeledTokens:
         """Encode rendered conversations, train the tokens in their parts, and tell the kind and weight of each."""
-        return encode_parts(self._engines.encoder, texts, parts)
+        lowest_weight = not self._supervision.trains_range_edges
+        return encode_parts(self._engines.encoder, texts, parts, lowest_weight=lowest_weight)
 
     def kinds_of(self, ids: Ragged, labels: Ragged) -> Ragged:
         """Tell the kinds of other tokens than those of conversations: stop tokens, and content before them."""

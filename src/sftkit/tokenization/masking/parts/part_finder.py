@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Conversation, Message, is_assistant
-from sftkit.tokenization.masking.supervision import AssistantTurn, Supervision, message_weights
+from sftkit.tokenization.encoding.spans import Span
+from sftkit.tokenization.masking.message_flags import message_weights
+from sftkit.tokenization.masking.ranges.content_patterns import WeightedSpan
+from sftkit.tokenization.masking.supervision import AssistantTurn, StartOfStop, Supervision
 from sftkit.tokenization.masking.train_on import ALL
-from sftkit.tokenization.masking.turn_parts import Part, fill_spans, turn_parts, weigh_parts
+from sftkit.tokenization.masking.turn_parts import Part, fill_spans, turn_parts, untrained_part, weigh_parts
 from sftkit.tokenization.masking.turns.turn_finder import TurnFinder
 from sftkit.tokenization.templates.recording import Recording
 
@@ -54,11 +58,30 @@ class PartFinder:
         weights = message_weights(messages)
         if weights:
             filled = weigh_parts(filled, self._weighted_spans(conversation, turns, weights))
-        return recording, filled
+        return recording, self._with_content_rules(text, filled, conversation, turn_end.start_of_stop)
+
+    def _with_content_rules(
+        self, text: str, parts: list[Part], conversation: Conversation, start_of_stop: StartOfStop
+    ) -> list[Part]:
+        """Apply weights of patterns; and mark the characters without a loss whose tokens carry none (`range_edges`)."""
+        messages, supervision = conversation.message_list, self._supervision
+        if not supervision.needs_parts(messages):
+            return parts
+        turns = self._turn_finder.find_turns(conversation)[1] if any(map(is_assistant, messages)) else []
+        hidden: list[Span] = []
+        if supervision.train_on != ALL:
+            turns = supervision.trained_of(turns, messages)
+        else:
+            hidden += self._turn_finder.hidden_in_other_roles(conversation)
+        weighed = weigh_parts(parts, supervision.weighted_content(text, turns, messages, start_of_stop))
+        if supervision.trains_range_edges:
+            return weighed
+        hidden += chain.from_iterable(supervision.hidden_content(text, turns, messages, start_of_stop).values())
+        return sorted([*weighed, *(untrained_part(*span) for span in hidden)])
 
     def _weighted_spans(
         self, conversation: Conversation, turns: Sequence[AssistantTurn], weights: Mapping[int, float]
-    ) -> list[tuple[int, int, float]]:
+    ) -> list[WeightedSpan]:
         """Return where messages with weights are in the text: whole messages if all text is trained, else turns."""
         if self._supervision.train_on == ALL:
             spans = self._turn_finder.find_messages(conversation, list(weights))

@@ -1,4 +1,4 @@
-"""From trained parts of texts to kinds and loss weights of tokens: those of the first trained character of each."""
+"""From trained parts of texts to kinds and loss weights of tokens: those of one of the parts that each token is in."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ from sftkit.tokenization.masking.turn_parts import Part
 
 _MOST_PARTS = 64
 """Parts of a text that are located one by one, in one call."""
+_NO_PART = np.iinfo(np.int64).max
 
 
-def encode_parts(encoder: Encoder, texts: Sequence[str], parts: Sequence[Sequence[Part]]) -> LabeledTokens:
+def encode_parts(
+    encoder: Encoder, texts: Sequence[str], parts: Sequence[Sequence[Part]], *, lowest_weight: bool = False
+) -> LabeledTokens:
     """Encode rendered conversations, train the tokens in their parts, and tell the kind and the weight of each.
 
-    There are weights only if a part has one other than 1.
+    A token over the edge of parts has the kind and the weight of the first of them, or of the one with the lowest
+    weight. Those of untrained parts carry no loss. There are weights only if a part has one other than 0 and 1.
 
     The texts are encoded twice: with the first, third, ... of their parts as spans, and with the others. Two spans of
     one call have a part between them, so that each part has tokens of its own and the first part of a token is known.
@@ -36,27 +40,31 @@ def encode_parts(encoder: Encoder, texts: Sequence[str], parts: Sequence[Sequenc
     bases, total = np.repeat(np.cumsum(counts) - counts, ids.lengths), int(counts.sum())
     first_odd = np.where(odd, bases + 2 * odd_runs, total)
     first_even = np.where(even, bases + 2 * even_runs + 1, total)
-    numbers = np.minimum(np.minimum(first_odd, first_even), total)
+    every = [part for row in parts for part in row]
+    weights = np.array([*(part.weight for part in every), 0, 1], np.float32)
+    order = np.argsort(weights[:total], kind="stable") if lowest_weight else np.arange(total)
+    order = np.append(order, total)
+    rank = np.argsort(order)  # of each part, the lowest first
+    numbers = order[np.minimum(rank[np.minimum(first_odd, total)], rank[np.minimum(first_even, total)])]
     for row in np.flatnonzero((odd_counts != (counts + 1) // 2) | (even_counts != counts // 2)).tolist():
         tokens = slice(ids.offsets[row], ids.offsets[row + 1])
         if len(parts[row]) > _MOST_PARTS and all(part.weight == 1 for part in parts[row]):
             numbers[tokens] = np.where((odd | even)[tokens], total + 1, total)
         else:
-            own = _first_parts(encoder, texts[row], parts[row], row)
-            numbers[tokens] = np.where(own < counts[row], own + int(counts[:row].sum()), total)
-    every = [part for row in parts for part in row]
+            first = int(counts[:row].sum())
+            own = _lowest_parts(encoder, texts[row], parts[row], row, rank[first : first + counts[row]])
+            numbers[tokens] = order[np.minimum(own, total)]
     kinds = np.array([*(part.kind for part in every), TokenKind.UNTRAINED, TokenKind.CONTENT], np.int32)
-    weights = np.array([*(part.weight for part in every), 0, 1], np.float32)
     return LabeledTokens(
         ids,
-        labels_from_mask(ids, odd | even),
+        labels_from_mask(ids, kinds[numbers] != TokenKind.UNTRAINED),
         Ragged(kinds[numbers], ids.offsets),
-        Ragged(weights[numbers], ids.offsets) if any(part.weight != 1 for part in every) else None,
+        Ragged(weights[numbers], ids.offsets) if any(part.weight not in (0, 1) for part in every) else None,
     )
 
 
-def _first_parts(encoder: Encoder, text: str, parts: Sequence[Part], row: int) -> Offsets:
-    """Return the number of the first part in each token of a text, shape (tokens,); `len(parts)` for none."""
+def _lowest_parts(encoder: Encoder, text: str, parts: Sequence[Part], row: int, ranks: Offsets) -> Offsets:
+    """Return the lowest rank of the parts in each token of a text, shape (tokens,); a very high one for none."""
     found = []
     for start in range(0, len(parts), _MOST_PARTS):
         spans = [[span] for span in _spans(parts[start : start + _MOST_PARTS])]
@@ -65,9 +73,9 @@ def _first_parts(encoder: Encoder, text: str, parts: Sequence[Part], row: int) -
         except EngineDifferenceError as error:
             raise EngineDifferenceError(error.engine, error.sample, row) from None
         by_part = masks.reshape(len(spans), -1)
-        found.append(np.where(by_part.any(axis=0), start + by_part.argmax(axis=0), len(parts)))
-    first: Offsets = np.minimum.reduce(found)
-    return first
+        found.append(np.where(by_part, ranks[start : start + len(spans), None], _NO_PART).min(axis=0))
+    lowest: Offsets = np.minimum.reduce(found)
+    return lowest
 
 
 def _runs(ids: Ragged, mask: Mask) -> tuple[Offsets, Offsets]:

@@ -8,18 +8,17 @@ from itertools import chain
 from weakref import WeakKeyDictionary
 
 from sftkit.core.row_log import RowError
-from sftkit.tokenization.conversations import Conversation, Message, assistant_indices, content_of, is_assistant
+from sftkit.tokenization.conversations import Conversation, Message, assistant_indices, is_assistant
 from sftkit.tokenization.encoding.spans import Span, complement
+from sftkit.tokenization.masking.message_flags import have_train_flags, untrained_messages
 from sftkit.tokenization.masking.ranges.train_ranges import have_ranges
 from sftkit.tokenization.masking.ranges.untrained_content import hidden_in_content, untrained_content
-from sftkit.tokenization.masking.supervision import (
-    AssistantTurn,
-    StartOfStop,
-    Supervision,
-    have_train_flags,
-    untrained_messages,
-)
+from sftkit.tokenization.masking.supervision import AssistantTurn, StartOfStop, Supervision
 from sftkit.tokenization.masking.train_on import ALL
+from sftkit.tokenization.masking.turns.later_messages import (
+    length_without_later_messages,
+    may_contain_later_messages,
+)
 from sftkit.tokenization.masking.turns.planned_turns import TurnPlan, plan_turns
 from sftkit.tokenization.masking.turns.prefix_turns import find_turns_by_prefix
 from sftkit.tokenization.masking.turns.produced_part import find_produced
@@ -32,7 +31,7 @@ from sftkit.tokenization.masking.turns.turn_checks import (
 )
 from sftkit.tokenization.masking.turns.turn_edges import TurnEdges
 from sftkit.tokenization.masking.turns.turn_end import TurnEnd
-from sftkit.tokenization.masking.turns.turn_start import TAGS, TurnStart, start_up_to_tag
+from sftkit.tokenization.masking.turns.turn_start import TurnStart
 from sftkit.tokenization.probing.message_spans import MessageSpans, find_message_spans
 from sftkit.tokenization.rendering.reference_renderer import Renderer, record_if_possible
 from sftkit.tokenization.templates.recording import GENERATION, Program, Recording
@@ -156,18 +155,11 @@ class TurnFinder:
         """Train all text but excluded messages and masked parts of turns (`train_on: all`)."""
         recording, untrained = None, []
         indices = sorted(untrained_messages(messages)) if have_train_flags(messages) else []
-        others = [
-            index for index, message in enumerate(messages) if have_ranges([message]) and not is_assistant(message)
-        ]
-        if indices or others:
+        if indices:
             recording = self._renderer.record(conversation)
-            spans = _message_spans(recording, messages, sorted({*indices, *others}))
+            spans = _message_spans(recording, messages, indices)
             untrained += [spans[index] for index in indices if index in spans]
-            for index in (index for index in others if index not in indices):
-                place = [spans[index]] if index in spans else []
-                untrained += hidden_in_content(
-                    recording.text, place, messages[index], index, untrained_content(messages[index], index)
-                )
+        untrained += self.hidden_in_other_roles(conversation)
         if self._supervision.hides_something(messages) and any(map(is_assistant, messages)):
             recording, turns = self.find_turns(conversation)
             stops = self._start_of_stop(conversation)
@@ -178,6 +170,27 @@ class TurnFinder:
         if recording is None:
             recording = record_if_possible(self._renderer, conversation)
         return recording, complement(untrained, len(recording.text))
+
+    def hidden_in_other_roles(self, conversation: Conversation) -> list[Span]:
+        """Return what of messages that are not the assistant's carries no loss by their ranges, if all text is trained.
+
+        Raises:
+            RowError: it is unknown where that is in the text.
+        """
+        messages = conversation.message_list
+        untrained = untrained_messages(messages) if have_ranges(messages) else frozenset()
+        others = [index for index, each in enumerate(messages) if have_ranges([each]) and not is_assistant(each)]
+        wanted = [index for index in others if index not in untrained]
+        if not wanted:
+            return []
+        recording = self._renderer.record(conversation)
+        spans = _message_spans(recording, messages, wanted)
+        hidden: list[Span] = []
+        for index in wanted:
+            place = [spans[index]] if index in spans else []
+            content = untrained_content(messages[index], index)
+            hidden += hidden_in_content(recording.text, place, messages[index], index, content)
+        return hidden
 
     def _find_generation_blocks(self, conversation: Conversation) -> tuple[Recording, list[AssistantTurn]]:
         """Return what is inside of the template's own `{% generation %}` blocks.
@@ -250,8 +263,8 @@ class TurnFinder:
                 continue
             start, end = spans[index]
             try:
-                if len(spans) < len(messages) and _may_contain_later_messages(messages, spans, index):
-                    end = start + self._length_without_later_messages(conversation, index, text[start:end])
+                if len(spans) < len(messages) and may_contain_later_messages(messages, spans, index):
+                    end = start + length_without_later_messages(self._renderer, conversation, index, text[start:end])
                 produced = find_produced(self._renderer, conversation, turn_start, index, text, (start, end))
                 check_content_in_turn(text, produced, end, message)
                 stop = turn_end.find(text, produced, end, message)
@@ -264,27 +277,6 @@ class TurnFinder:
         check_order(turns)
         return turns
 
-    def _length_without_later_messages(self, conversation: Conversation, index: int, written: str) -> int:
-        """Return how many characters of what was written for a turn belong to the turn itself.
-
-        A template may render tool results into the turn that called the tools. The turn's own text is what the template
-        writes for it when no message follows.
-
-        Raises:
-            RowError: what was written does not start with that text.
-        """
-        shortened = conversation.first_messages(index + 1)
-        recording = self._renderer.record(shortened)
-        spans = find_message_spans(recording, index + 1, [index])
-        start, end = spans.get(index, (0, 0)) if spans is not None else (0, 0)
-        own = recording.text[start:end]
-        if own and written.startswith(own):
-            return len(own)
-        shared = start_up_to_tag(own, written)  # a turn may end with another tag when messages follow
-        if shared and TAGS.fullmatch(own, len(shared)) and TAGS.fullmatch(written, len(shared)):
-            return len(written)
-        raise RowError(f"message {index} is rendered together with the messages after it; cannot verify its mask")
-
 
 def _message_spans(recording: Recording, messages: Sequence[Message], indices: Sequence[int]) -> MessageSpans:
     """Return the spans of at least the messages at some indices.
@@ -296,13 +288,3 @@ def _message_spans(recording: Recording, messages: Sequence[Message], indices: S
     if spans is None:
         raise RowError("with this chat template, sftkit cannot find the text that each message was rendered to")
     return spans
-
-
-def _may_contain_later_messages(messages: Sequence[Message], spans: MessageSpans, index: int) -> bool:
-    """Return whether a message between a turn and the next turn has content but no span of its own."""
-    for following in range(index + 1, len(messages)):
-        if is_assistant(messages[following]):
-            return False
-        if following not in spans and content_of(messages[following]):
-            return True
-    return False
