@@ -9,6 +9,7 @@ from typing import Any
 from sftkit.config.fields import option
 from sftkit.config.schema.adapter_options import AdapterOptions
 from sftkit.config.schema.model_options import ModelOptions
+from sftkit.config.schema.option_values import AXOLOTL, LLAMAFACTORY, SFTKIT, TRL
 from sftkit.config.schema.plan_options import PlanOptions
 from sftkit.config.schema.shared_options import DataOptions
 from sftkit.config.schema.source_options import RUN_PANEL
@@ -30,6 +31,12 @@ class PreprocessConfig(DataOptions):
     output_dir: str = option(location=True, panel=_OUTPUT, trusted_only=True, help="Directory for the shards.")
     num_dataset_shards: int = option(1, minimum=1, panel=_OUTPUT, help="Number of training shards.")
     num_eval_dataset_shards: int = option(1, minimum=1, panel=_OUTPUT, help="Number of validation shards.")
+    parquet_columns: str = option(
+        SFTKIT,
+        choices=(SFTKIT, TRL, AXOLOTL, LLAMAFACTORY),
+        panel=_OUTPUT,
+        help="Names and columns of the Parquet shards: those of sftkit, or those that another trainer reads.",
+    )
     overwrite: bool = option(
         False, per_run=True, panel=_OUTPUT, trusted_only=True, help="Replace the data set in `output_dir`."
     )

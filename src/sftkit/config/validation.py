@@ -17,9 +17,10 @@ from sftkit.config.fields import OptionInfo, keys_where, option_info, to_plain_d
 from sftkit.config.mask_validation import pattern_problems, patterns_of
 from sftkit.config.mix_validation import WEIGHT_TOLERANCE, mix_problems
 from sftkit.config.render_validation import render_problems
+from sftkit.config.row_validation import packing_problems, parquet_column_problems
 from sftkit.config.schema.data_config import DatasetConfig, ReaderConfig
 from sftkit.config.schema.deduplicate_options import deduplicate_problems
-from sftkit.config.schema.option_values import NO_PACKING, SPLIT_TURNS
+from sftkit.config.schema.option_values import SPLIT_TURNS
 from sftkit.config.schema.row_amounts import amount_problem
 from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.message_fields import RESERVED_VARIABLES
@@ -77,13 +78,14 @@ def _problems(config: DataOptions) -> Iterator[str]:
     yield from pattern_problems(config)
     yield from _hidden_problems(config)
     yield from _storage_problems(config)
-    yield from _packing_problems(config)
+    yield from packing_problems(config)
     yield from _split_turns_problems(config)
     yield from render_problems(config)
     if config.datasets and config.training_data_path:
         yield "give either a data config (`datasets`) or training_data_path, not both"
     if isinstance(config, PreprocessConfig):
         yield from _executor_problems(config)
+        yield from parquet_column_problems(config)
         if not config.datasets and not config.training_data_path and not config.validation_data_path:
             yield "no data: give data_config_path, `datasets`, or training_data_path"
         if config.dataprocessor.streaming:
@@ -212,24 +214,6 @@ def _is_day(text: str) -> bool:
         return date.fromisoformat(text).isoformat() == text
     except ValueError:
         return False
-
-
-def _packing_problems(config: DataOptions) -> Iterator[str]:
-    if config.packing == NO_PACKING and config.pack_length is not None:
-        yield "pack_length is given without packing; set packing=bfd or packing=wrapped"
-    if config.packing == NO_PACKING and config.pack_window is not None:
-        yield "pack_window is given without packing; set packing=bfd"
-    for key in ("pad_pack_to_multiple_of", "pack_count_multiple_of"):
-        if config.packing == NO_PACKING and getattr(config, key) != 1:
-            yield f"{key} is given without packing; set packing=bfd"
-    if config.packing != NO_PACKING and config.pack_length is None and config.max_seq_length is None:
-        yield f"packing={config.packing} needs a length; set pack_length or max_seq_length"
-    length, multiple = config.pack_length or config.max_seq_length or 0, config.pad_pack_to_multiple_of
-    if config.packing != NO_PACKING and length % multiple:
-        yield (
-            f"a full pack of {length} tokens is no multiple of pad_pack_to_multiple_of={multiple}; set "
-            f"pack_length={-(-length // multiple) * multiple}"
-        )
 
 
 def _processor_problems(config: DataOptions) -> Iterator[str]:

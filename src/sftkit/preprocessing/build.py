@@ -29,7 +29,7 @@ from sftkit.preprocessing.pack_overflow import apply_pack_overflow
 from sftkit.preprocessing.plan.plan import Plan
 from sftkit.preprocessing.plan.template_date import record_template_date
 from sftkit.preprocessing.remove_duplicates import remove_duplicates
-from sftkit.preprocessing.shard_columns import shard_columns_of, with_sources
+from sftkit.preprocessing.shard_columns import shard_columns_of, with_sources, with_trainer
 from sftkit.preprocessing.stage_units import stage_units
 from sftkit.shards.manifest import Manifest, SplitInfo
 from sftkit.shards.output.base_output import Output
@@ -120,7 +120,8 @@ def run(plan: Plan, progress: Progress, runner: Runner | None = None) -> Manifes
             watch.lap("deduplicate")
         check_rows_left(plan, staged)
         ordered = order_rows(plan, staged, workers)
-        layout = with_sources(plan, staged, shard_columns_of(staged, is_packed=is_packed(config)))
+        layout = shard_columns_of(staged, is_packed=is_packed(config))
+        layout = with_trainer(plan, with_sources(plan, staged, layout))
         watch.lap("order")
         sequences = _sequences_of_splits(plan, staged, ordered)
         splits = _write_splits(plan, sequences, layout, workers, output, progress)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from sftkit.config.schema.option_values import SFTKIT
 from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, PADDING, SEQ_LENGTHS
 from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 from sftkit.errors import DataError
+from sftkit.ordering.packing import pack_length_of
 from sftkit.preprocessing.plan.plan import Plan
 from sftkit.shards.pack_padding import PackPadding
 from sftkit.shards.retained_columns import unify_schemas
 from sftkit.shards.staging.staged_unit import StagedUnit
+from sftkit.shards.trainer_columns import TRAINER_COLUMNS
 from sftkit.shards.writing.shard_layout import ShardLayout
 
 _log = logging.getLogger(__name__)
@@ -88,9 +92,44 @@ def with_sources(plan: Plan, staged: Sequence[StagedUnit], layout: ShardLayout) 
     return replace(layout, unit_sources=sources) if plan.config.source_column else layout
 
 
+def with_trainer(plan: Plan, layout: ShardLayout) -> ShardLayout:
+    """Add the columns of another trainer if the config asks for them (`parquet_columns`).
+
+    Raises:
+        DataError: its columns cannot hold the rows.
+    """
+    trainer = plan.config.parquet_columns
+    if trainer == SFTKIT:
+        return layout
+    columns = TRAINER_COLUMNS[trainer]
+    if layout.text_column is not None or LABELS not in layout.token_columns:
+        what = f"rows are text ({layout.text_column!r})" if layout.text_column is not None else "rows have no labels"
+        raise DataError(f"{what}, and parquet_columns={trainer} is for tokens with labels; leave it out")
+    if LOSS_WEIGHTS in layout.token_columns:
+        raise DataError(
+            f"rows have {LOSS_WEIGHTS}, which parquet_columns={trainer} would lose, because only `sftkit train` reads "
+            f"them; set parquet_columns={SFTKIT}, or leave weights other than 0 and 1 out of messages"
+        )
+    if columns.is_strict and len(layout.retained):
+        names = ", ".join(layout.retained.names)
+        raise DataError(
+            f"parquet_columns={trainer} gives every column to the model, so retained columns ({names}) cannot be in "
+            f"the shards; leave retain_columns out, or set parquet_columns={SFTKIT}"
+        )
+    if layout.is_packed and columns.pack_multiple > 1:
+        multiple = math.lcm(columns.pack_multiple, plan.config.pad_pack_to_multiple_of)
+        length = pack_length_of(plan.config) or 1
+        layout = replace(layout, padding=PackPadding(-(-length // multiple) * multiple, _padding_token(plan)))
+    return replace(layout, trainer=columns)
+
+
 def _padding_of(plan: Plan) -> PackPadding | None:
-    """How packs are padded: with the pad token, or else the eos token, which is as good where there is no loss."""
-    if plan.config.pad_pack_to_multiple_of == 1:
-        return None
+    """How packs are padded if the config asks for it."""
+    multiple = plan.config.pad_pack_to_multiple_of
+    return None if multiple == 1 else PackPadding(multiple, _padding_token(plan))
+
+
+def _padding_token(plan: Plan) -> int:
+    """The pad token, or else the eos token, which is as good where there is no loss."""
     ids = () if plan.tokenizer is None else (plan.tokenizer.pad_token_id, plan.tokenizer.eos_token_id)
-    return PackPadding(plan.config.pad_pack_to_multiple_of, next((token for token in ids if token is not None), 0))
+    return next((token for token in ids if token is not None), 0)

@@ -39,3 +39,14 @@ def text_array(texts: Sequence[str]) -> pa.Array:
 def numpy_view(array: pa.Array, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """View an Arrow array of numbers without nulls as a numpy array, without copying."""
     return np.frombuffer(array.buffers()[1], dtype)[array.offset : array.offset + len(array)]
+
+
+def ragged_view(array: pa.ListArray, dtype: npt.DTypeLike) -> Ragged:
+    """View an Arrow list array of numbers without nulls as a ragged column, without copying its values.
+
+    Example:
+        >>> ragged_view(pa.array([[1, 2], [3]], pa.list_(pa.int32())), np.int32).lengths.tolist()
+        [2, 1]
+    """
+    offsets = numpy_view(array.offsets, np.int32).astype(np.int64)
+    return Ragged(numpy_view(array.flatten(), dtype), offsets - offsets[0])

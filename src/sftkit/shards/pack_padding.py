@@ -15,7 +15,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sftkit.core.rows import IGNORE_INDEX, INPUT_IDS, LABELS, PADDING, SEQ_LENGTHS, Mask, Offsets, lengths_to_offsets
+from sftkit.core.rows import (
+    IGNORE_INDEX,
+    INPUT_IDS,
+    LABELS,
+    LOSS_MASKS,
+    PADDING,
+    SEQ_LENGTHS,
+    Mask,
+    Offsets,
+    lengths_to_offsets,
+)
 from sftkit.core.token_kinds import TOKEN_KINDS, TokenKind
 from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 from sftkit.errors import DataError
@@ -25,7 +35,7 @@ from sftkit.storage.paths import AnyPath
 _FILL = {LABELS: IGNORE_INDEX, TOKEN_KINDS: int(TokenKind.UNTRAINED), LOSS_WEIGHTS: 0}
 """What columns with an entry for each token hold for padding, besides `input_ids`."""
 
-_OF_TOKENS = (INPUT_IDS, *_FILL)
+_OF_TOKENS = (INPUT_IDS, *_FILL, *LOSS_MASKS)
 
 
 @dataclass(frozen=True)

@@ -18,3 +18,6 @@ ANY, INNER = "any", "inner"
 
 NO_PACKING = "none"
 """The value of `packing` for rows that are not packed."""
+
+SFTKIT, TRL, AXOLOTL, LLAMAFACTORY = "sftkit", "trl", "axolotl", "llamafactory"
+"""The values of `parquet_columns`: the trainer that the shards are for."""

@@ -75,7 +75,7 @@ def make_manifest(
         is_written[rows] = True
     written, distinct = sum(map(len, orders.values())), int(np.count_nonzero(is_written))
     return Manifest(
-        columns=tuple(layout.schema.names),
+        columns=tuple(layout.parquet_schema.names),
         text_column=layout.text_column,
         splits=splits,
         sources=_sources(plan, staged, mix),

@@ -10,6 +10,7 @@ from typing import Any
 from sftkit.config.fields import to_plain_data
 from sftkit.config.schema.deduplicate_options import deduplicate_identity
 from sftkit.config.schema.mix_choices import amount_of, is_mixed_by_amounts, stage_weights
+from sftkit.config.schema.option_values import SFTKIT
 from sftkit.config.schema.order_choice import read_row_order
 from sftkit.ordering.packing import packing_identity
 from sftkit.preprocessing.pipeline.recipe import Recipe
@@ -78,6 +79,9 @@ def plan_fingerprint(recipe: Recipe, files: tuple[ScannedFile, ...], identity: M
         content["loss_weight"] = [dataset.loss_weight for dataset in datasets]
     if config.source_column:
         content["source_column"] = list(numbers)  # the manifest has their names
+    trainer = getattr(config, "parquet_columns", SFTKIT)
+    if trainer != SFTKIT:
+        content["parquet_columns"] = trainer
     content |= _mix_identity(recipe)
     order = read_row_order(config.dataprocessor.order)
     if order is not None:

@@ -6,8 +6,10 @@ import json
 import re
 from collections.abc import Collection, Mapping
 
+from sftkit.config.schema.option_values import SFTKIT
 from sftkit.core.accounting.removed_row import RemovedRow
 from sftkit.core.escape import escape_unprintable
+from sftkit.core.rows import PADDING, SEQ_LENGTHS
 from sftkit.shards.manifest import Manifest
 from sftkit.storage.dataset_files import CARD_NAME, ROW_LIST_KEYS
 from sftkit.storage.files import atomic_replace, remove, sha256_of_file, write_text
@@ -32,24 +34,26 @@ def dataset_card(manifest: Manifest) -> str:
             "",
         ]
     if any(split.pack_length is not None for split in manifest.splits.values()):
+        where = "of `seq_lengths` tokens each" if SEQ_LENGTHS in manifest.columns else "with `position_ids` from 0"
         lines += [
-            "Rows are packs: concatenated sequences of `seq_lengths` tokens each. A sequence must not attend to the "
+            f"Rows are packs: concatenated sequences {where}. A sequence must not attend to the "
             "ones before it, and its positions begin at 0.",
             "",
         ]
     if any(split.padding_tokens is not None for split in manifest.splits.values()):
-        lines += [
-            "The last `padding` tokens of a pack are padding: a sequence of `seq_lengths` without a loss, which the "
-            "counts below leave out.",
-            "",
-        ]
+        what = "The last `padding` tokens of a pack are padding: a sequence of `seq_lengths` without a loss"
+        if PADDING not in manifest.columns:
+            what = "The tokens at the end of a pack whose `attention_mask` is 0 are padding"
+        lines += [f"{what}, which the counts below leave out.", ""]
     lines += ["| split | shards | rows | tokens | trained tokens |", "| --- | ---: | ---: | ---: | ---: |"]
     for name, split in manifest.splits.items():
         rows = f"{split.rows:,}"
         if split.pack_length is not None and split.sequences is not None and split.fill_rate is not None:
             rows += f" packs of {split.pack_length:,}, {split.fill_rate:.1%} full, with {split.sequences:,} sequences"
         lines.append(f"| {name} | {len(split.shards)} | {rows} | {split.tokens:,} | {split.trained_tokens:,} |")
-    lines += ["", f"Columns: {', '.join(map(_code, manifest.columns))}. "]
+    trainer = manifest.config.get("parquet_columns", SFTKIT)
+    for_trainer = f" (`parquet_columns: {trainer}`)" if trainer != SFTKIT else ""
+    lines += ["", f"Columns: {', '.join(map(_code, manifest.columns))}{for_trainer}. "]
     lines += ["How they were made, and from what, stands in `manifest.json`."]
     return "\n".join(lines) + "\n"
 

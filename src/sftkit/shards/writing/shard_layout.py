@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from sftkit.core.rows import PADDING, SEQ_LENGTHS, SOURCE
+from sftkit.core.rows import PADDING, POSITION_IDS, SEQ_LENGTHS, SOURCE
 from sftkit.core.token_kinds import KIND_NUMBERS, TOKEN_KINDS
 from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 from sftkit.shards.pack_padding import PackPadding
 from sftkit.shards.retained_columns import RETAINED, writable_field
 from sftkit.shards.staging.staged_unit import STAGED_TEXT
+from sftkit.shards.trainer_columns import TrainerColumns, trainer_schema, trainer_table
 from sftkit.storage.paths import AnyPath
 
 _TOKENS = pa.list_(pa.int32())
@@ -45,10 +46,21 @@ class ShardLayout:
     """The number of each unit's data set; () if the shards have no column `source`."""
     padding: PackPadding | None = None
     """How packs are padded; None if they are not."""
+    trainer: TrainerColumns | None = None
+    """The columns of another trainer that Parquet files have; None for those of sftkit."""
+
+    @property
+    def parquet_schema(self) -> pa.Schema:
+        """The schema of Parquet files: `schema`, with the columns of another trainer."""
+        return self.schema if self.trainer is None else trainer_schema(self.schema, self.trainer)
+
+    def parquet_table(self, table: pa.Table) -> pa.Table:
+        """Make the columns of Parquet files of rows with the columns of `schema`."""
+        return table if self.trainer is None else trainer_table(table, self.parquet_schema, self.trainer)
 
     @property
     def schema(self) -> pa.Schema:
-        """The Parquet schema: token columns, `seq_lengths` and `padding` of packs, `source`, the text column, then
+        """The columns of sftkit: token columns, `seq_lengths` and `padding` of packs, `source`, the text column, then
         retained columns.
 
         In packs `source` and a retained column are lists with one entry per sequence. If there are token
@@ -88,4 +100,12 @@ class ShardLayout:
         """Parquet paths of the columns whose values may repeat, and so are worth a dictionary."""
         tokens = [f"{name}.list.element" for name in self.token_columns if name in _TYPES]
         rows = [*self.retained.names, *((SOURCE,) if self.unit_sources else ())]
+        if self.trainer is not None:
+            tokens += [f"{name}.list.element" for name in self.trainer.masks(is_packed=self.is_packed)]
         return [f"{name}.list.element" if self.is_packed else name for name in rows] + tokens
+
+    @property
+    def encodings(self) -> dict[str, str]:
+        """Parquet paths of columns with an encoding of their own: positions are stored as differences."""
+        has_positions = POSITION_IDS in self.parquet_schema.names and POSITION_IDS not in self.schema.names
+        return {f"{POSITION_IDS}.list.element": "DELTA_BINARY_PACKED"} if has_positions else {}

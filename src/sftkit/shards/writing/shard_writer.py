@@ -118,17 +118,22 @@ class ShardWriter:
         """
         layout, rows, tokens, trained = self._layout, 0, 0, 0
         # Ids hardly repeat within a page, so a dictionary of them would only cost time.
-        options = {"compression": "zstd", "use_dictionary": layout.dictionary_columns, "write_statistics": False}
+        options = {
+            "compression": "zstd",
+            "use_dictionary": layout.dictionary_columns,
+            "column_encoding": layout.encodings or None,
+            "write_statistics": False,
+        }
         with atomic_replace(task.path, uuid.uuid4().hex[:8]) as temporary:
             with (
                 pa.OSFile(os.fsencode(temporary), "w") as sink,
-                pq.ParquetWriter(sink, layout.schema, **options) as writer,
+                pq.ParquetWriter(sink, layout.parquet_schema, **options) as writer,
             ):
                 value_bytes = 1 if layout.text_column is not None else _BYTES_PER_TOKEN
                 groups = _row_groups(task.sequences.row_sizes, value_bytes)
                 tables = (self._gatherer.gather(task.sequences.slice(start, stop)) for start, stop in groups)
                 for part in prefetch(tables):
-                    writer.write_table(part.table, row_group_size=part.table.num_rows)
+                    writer.write_table(layout.parquet_table(part.table), row_group_size=part.table.num_rows)
                     rows, tokens = rows + part.table.num_rows, tokens + part.tokens
                     trained += part.trained_tokens
                     report(Done(rows, rows, tokens))
@@ -143,7 +148,7 @@ def _check_readable(path: Path, task: ShardTask, rows: int, layout: ShardLayout)
         with pa.OSFile(os.fsencode(path)) as source:
             file = pq.ParquetFile(source)
             first = next(file.iter_batches(batch_size=1))
-            is_right = file.metadata.num_rows == rows and first.schema.names == layout.schema.names
+            is_right = file.metadata.num_rows == rows and first.schema.names == layout.parquet_schema.names
     except (pa.ArrowException, OSError, StopIteration) as error:
         raise DataError(
             f"{task}: this shard cannot be read back ({first_line(error)}); convert retained columns with objects and "

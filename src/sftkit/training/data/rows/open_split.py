@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from sftkit.config.schema.option_values import SFTKIT
 from sftkit.core.rows import INPUT_IDS, LABELS, PADDING, SEQ_LENGTHS, SOURCE
 from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 from sftkit.errors import TrainingError
+from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import ShardSet
 from sftkit.training.data.rows.row_limits import RowLimit
 from sftkit.training.data.rows.split_rows import SplitRows
@@ -40,11 +42,11 @@ def open_split(
         SourceError: a file cannot be read, or is not Parquet.
     """
     known: tuple[str, ...] = (INPUT_IDS, LABELS, SEQ_LENGTHS, PADDING)
-    if shards.manifest is None:
-        known = (*known, *LAYOUT_COLUMNS)  # other tools write padding and packs that these columns tell
     sources = shards.manifest.source_names if shards.manifest is not None and SOURCE in details else ()
     known = (*known, *(name for name in details if name != SOURCE or sources))
     existing = _check_columns(shards, split, details)
+    if shards.manifest is None or (_is_for_other_trainer(shards.manifest) and SEQ_LENGTHS not in existing):
+        known = (*known, *LAYOUT_COLUMNS)  # what tells padding and packs in the columns of other trainers
     columns = tuple(name for name in known if name in existing)
     manifest_rows = _manifest_rows(shards, split) if streaming else None
     rows = SplitRows(
@@ -62,6 +64,10 @@ def open_split(
     if not len(rows):
         raise TrainingError(f"{shards.root}: the {split} split has no rows")
     return rows
+
+
+def _is_for_other_trainer(manifest: Manifest) -> bool:
+    return bool(manifest.config.get("parquet_columns", SFTKIT) != SFTKIT)
 
 
 def _manifest_rows(shards: ShardSet, split: str) -> list[int] | None:
