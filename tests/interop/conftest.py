@@ -33,8 +33,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         options |= {"packing": "bfd", "pack_length": PACK_LENGTH} if packed else {}
         path = folder / "-".join([columns, str(packed), *map(str, options.values())])
         preprocess(
-            path, dataset("sample:conversations.jsonl", max_samples=16, data_handlers=[CHAT]), model_name_or_path="sample:model",
-            parquet_columns=columns, staging_dir=str(folder / "staging"), **options,
+            path, dataset("sample:conversations.jsonl", max_samples=16, data_handlers=[CHAT]),
+            model_name_or_path="sample:model", parquet_columns=columns, staging_dir=str(folder / "staging"), **options,
         )  # fmt: skip
         return path
 

@@ -27,9 +27,7 @@ def first_loss(model: Any, data: Any, folder: Path, collator: Any, rows: int) ->
 
 @pytest.mark.parametrize("columns", ["sftkit", "trl", "axolotl", "llamafactory"])
 @pytest.mark.parametrize("packed", [False, True])
-def test_sftkit_trains_on_all_columns(
-    shards: Callable[..., Path], model: Any, columns: str, packed: bool
-) -> None:
+def test_sftkit_trains_on_all_columns(shards: Callable[..., Path], model: Any, columns: str, packed: bool) -> None:
     rows = sftkit.ShardDataset(shards(columns, packed=packed))
     batch = sftkit.collator_for(model)([rows[number] for number in range(4)])
     expected = loss_of(model, sequences(shards("sftkit", packed=packed), range(4)))

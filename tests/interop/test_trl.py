@@ -13,7 +13,7 @@ from interop.material import loss_of, sequences
 
 pytest.importorskip("trl", reason="needs trl (extra: dev)")
 
-from trl import SFTConfig, SFTTrainer  # noqa: E402 - after the check that it is installed
+from trl import SFTConfig, SFTTrainer
 
 
 def first_loss(model: Any, tokenizer: Any, data: Any, folder: Path, **options: Any) -> float:
@@ -36,9 +36,7 @@ def test_loss_is_that_of_each_sequence(
     assert found == pytest.approx(loss_of(model, sequences(shards("sftkit", packed=packed), range(4))), abs=1e-5)
 
 
-def test_masks_say_what_labels_say(
-    shards: Callable[..., Path], model: Any, tokenizer: Any, tmp_path: Path
-) -> None:
+def test_masks_say_what_labels_say(shards: Callable[..., Path], model: Any, tokenizer: Any, tmp_path: Path) -> None:
     """Releases of TRL before 1.16 drop `labels` where they pack."""
     data = load_dataset(str(shards("trl", packed=False)), split="train").remove_columns("labels")
     expected = loss_of(model, sequences(shards("sftkit", packed=False), range(4)))

@@ -481,6 +481,7 @@ AFTER_STAGING = [
     Case("packs and what becomes of longer rows",
          lambda world: world.config.update(packing="bfd", pack_length=20, overflow="drop"), NONE, kind="packed"),
     option("num_dataset_shards", 3, NONE),
+    option("parquet_columns", "trl", NONE),
     option("num_eval_dataset_shards", 2, NONE, same=True),
     processor("seed", 7, NONE, kind="mixed"),
     processor("sampling_stopping_strategy", "first_exhausted", NONE, kind="mixed"),
