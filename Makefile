@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo test test-slow test-all architectures lint format docs bench bench-gpu clean
+.PHONY: help setup demo test test-slow test-all architectures interop lint format docs bench bench-gpu clean
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,11 @@ test-all: $(READY) ## all tests
 
 architectures: $(READY) ## train tiny models of all architectures of transformers, and compare them with transformers
 	$(PYTEST) tests/training/architectures -m architectures
+
+# Without their dependencies: they pin other versions of numpy, transformers and others than ours.
+interop: $(READY) ## shards in other trainers: installs them, and compares the loss of their first batch with ours
+	$(BIN)/python -m pip install --quiet --no-deps --requirement tests/interop/requirements.txt
+	$(PYTEST) tests/interop "tests/docs/test_blocks.py::test_the_blocks_of_a_page_work[interop.md]"
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .

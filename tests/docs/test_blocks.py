@@ -8,6 +8,7 @@ begin with a line of `SKIPPED` are not run.
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
@@ -38,6 +39,9 @@ RUN_PAGES = [
 README = ROOT / "README.md"
 SLOW_PAGES = {"extending.md", "launching.md", "migrating.md", "python.md", "scaling.md", "training.md"}
 """They start other processes (with plugins, launchers, a Ray cluster), or train."""
+
+OTHER_TRAINERS = frozenset({"trl"})
+"""Packages that `make interop` installs. Blocks that import one that is not there are not run."""
 
 
 def as_parameter(page: Path) -> object:
@@ -94,13 +98,19 @@ def run_blocks(page: Path, working_directory: Path) -> None:
         elif block.file_name is not None:
             (working_directory / block.file_name).write_text(block.text, encoding="utf-8")
             validate(block)
-        elif block.language == "python":
+        elif block.language == "python" and not missing_trainers(block):
             with redirect_stdout(io.StringIO()) as printed:
                 exec(compile(block.text, block.place, "exec"), names)
             output = printed.getvalue()
     for name in set(sys.modules) - before:
         if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(working_directory):
             del sys.modules[name]
+
+
+def missing_trainers(block: Block) -> list[str]:
+    """Other trainers that a Python block imports and that are not installed."""
+    imported = {name for trainer in OTHER_TRAINERS for name in re.findall(rf"^from ({trainer})\b", block.text, re.M)}
+    return [name for name in imported if importlib.util.find_spec(name) is None]
 
 
 def run(words: Sequence[str], block: Block) -> str:
