@@ -24,6 +24,7 @@ FIRST_TOKEN_TRAINED = "first_token_trained"
 ANSWER_CUT = "answer_cut"
 SPECIAL_TOKEN_IN_CONTENT = "special_token_in_content"
 PROMPT_MISMATCH = "prompt_mismatch"
+INFERENCE_DIFFERS = "inference_differs"
 BOUNDARY_MERGED = "boundary_merged"
 LOSS_FLAG_UNUSED = "loss_flag_unused"
 EMPTY_ANSWER = "empty_answer"
@@ -150,6 +151,14 @@ _TABLE = (
         "compare with add_generation_prompt=True: strip white space from the content, use the chat_template_kwargs "
         "of inference, train each turn after its own prompt (render: per_turn), or the last answer only "
         "(train_on: last_assistant)",
+    ),
+    Rule(
+        INFERENCE_DIFFERS,
+        WARNING,
+        "a trained token does not follow the tokens that the model has at inference: those of the prompt that "
+        "apply_chat_template(add_generation_prompt=True) gives for the retained conversation, then those of the turn",
+        "train each turn after its own prompt (render: per_turn), or the last answer only (train_on: last_assistant), "
+        "with the chat_template_kwargs of inference",
     ),
     Rule(
         BOUNDARY_MERGED,

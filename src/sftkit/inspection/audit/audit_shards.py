@@ -29,6 +29,7 @@ from sftkit.config.commands import InspectConfig
 from sftkit.core.progress import Progress, progress_stage
 from sftkit.core.rows import Offsets
 from sftkit.inspection.audit.cross_shard_duplicates import DigestCollector, RowDigests, find_duplicates
+from sftkit.inspection.audit.inference.audit_inference import InferenceAudit, InferenceInput, audit_inference
 from sftkit.inspection.audit.retained_tools import check_retained_tools
 from sftkit.inspection.audit.shard_origin import find_origin
 from sftkit.inspection.columns.column_layout import ColumnLayout, iter_row_groups, read_layout
@@ -59,6 +60,8 @@ class ShardAudit:
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     """What could not be checked, and why."""
+    inference: InferenceAudit | None = None
+    """How rows compare with the tokens of inference; None where no row is known to be a conversation."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ def audit_shards(config: InspectConfig, shards: ShardSet, fields: Sequence[str],
     repeated = shards.manifest.rows_repeated if shards.manifest is not None else 0
     if repeated:
         notes.append(f"the mix repeats {repeated:,} rows on purpose: that many duplicates are not reported")
-    rows = sum(_row_count(layout.path) for _, layout in tokens)
+    counted = [_row_count(layout.path) for _, layout in tokens]
+    rows = sum(counted)
     lock = threading.Lock()
 
     def check(part: tuple[str, ColumnLayout]) -> _CheckedShard:
@@ -121,9 +125,16 @@ def audit_shards(config: InspectConfig, shards: ShardSet, fields: Sequence[str],
         parts = list(pool.map(check, tokens))
     counts = merge_counts([part.counts for part in parts])
     duplicates = find_duplicates([part.digests for part in parts], repeated)
-    findings = findings_of({**counts, **_recorded(shards.manifest, counts), DUPLICATE_ROW: duplicates})
+    files = [
+        InferenceInput(layout, relative_name(layout.path, shards.root), packings[split], part.sequences or count)
+        for (split, layout), part, count in zip(tokens, parts, counted, strict=True)
+        if layout.supervision
+    ]
+    inference = audit_inference(files, origin, expectations.stops, progress)
+    counts = {**counts, **_recorded(shards.manifest, counts), DUPLICATE_ROW: duplicates}
+    findings = findings_of({**counts, **(inference.count if inference is not None else {})})
     sequences = [part.sequences for part in parts if part.sequences is not None]
-    return ShardAudit(rows, sum(sequences) if sequences else None, findings, tuple(notes))
+    return ShardAudit(rows, sum(sequences) if sequences else None, findings, tuple(notes), inference)
 
 
 def _recorded(manifest: Manifest | None, counts: Mapping[str, RuleCount]) -> dict[str, RuleCount]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from sftkit.core.null_fields import without_null_fields
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import TOKEN_COLUMNS, Batch, Ragged, Row, lengths_to_offsets
 from sftkit.sandbox.memory import run_with_memory_limit
@@ -182,7 +183,7 @@ def _values(array: pa.Array) -> list[Any]:
         return _struct_values(array)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _list_values(array)
-    return [_without_null_fields(value) for value in array.to_pylist()]
+    return [without_null_fields(value) for value in array.to_pylist()]
 
 
 def _struct_values(array: pa.StructArray) -> list[Any]:
@@ -206,13 +207,3 @@ def _list_values(array: pa.ListArray) -> list[Any]:
         lists.append(None if length is None else items[start : start + length])
         start += length or 0
     return lists
-
-
-def _without_null_fields(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_null_fields(item) for name, item in value.items() if item is not None}
-    if isinstance(value, list):
-        if value and isinstance(value[0], tuple):  # an Arrow map is a list of pairs
-            return {str(name): _without_null_fields(item) for name, item in value}
-        return [_without_null_fields(item) for item in value]
-    return value

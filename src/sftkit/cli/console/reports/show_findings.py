@@ -11,6 +11,7 @@ from rich.text import Text
 from sftkit.audit.findings import PACK_RULES, RULES
 from sftkit.cli.console.text_lines import level_style, print_text
 from sftkit.core.escape import escape_to_one_line
+from sftkit.inspection.audit.inference.audit_inference import InferenceAudit
 
 
 class FindingLike(Protocol):
@@ -58,6 +59,27 @@ def print_findings(rows: int, findings: Sequence[FindingLike], console: Console,
         print_text(console, Text(f"in {', '.join(map(escape_to_one_line, found.examples))}{more}", "dim"), indent=4)
         if rule is not None:
             print_text(console, Text(rule.advice), indent=4)
+
+
+def print_inference(found: InferenceAudit, console: Console, unit: str) -> None:
+    """Print how many rows were compared with the tokens of inference, where they differ, and which were not compared.
+
+    Args:
+        found: the comparison.
+        console: where to print.
+        unit: what is counted: `row`, or `sequence` in packs.
+    """
+    parts = [f"{_count(found.verified, unit)} verified against apply_chat_template"]
+    if found.different:
+        parts.append(f"{_count(found.different, unit)} {'differs' if found.different == 1 else 'differ'}")
+    parts += [f"{_count(count, unit)} not checked: {reason}" for reason, count in found.unchecked.items()]
+    print_text(console, Text(f"inference: {escape_to_one_line('; '.join(parts))}"))
+    for each in found.differences:
+        expected = "the turn has ended" if each.expected is None else repr(each.expected)
+        line = (
+            f"{each.row}: from token {each.token}, of message {each.message}: {each.found!r}; at inference: {expected}"
+        )
+        print_text(console, Text(escape_to_one_line(line)), indent=2)
 
 
 def _count(count: int, unit: str) -> str:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from sftkit.audit.findings import reaches
 from sftkit.cli.console.reports.show_comparison import print_comparison
-from sftkit.cli.console.reports.show_findings import print_findings
+from sftkit.cli.console.reports.show_findings import print_findings, print_inference
 from sftkit.cli.console.reports.show_mix import mix_table, source_table
 from sftkit.cli.console.reports.show_rows import print_rows
 from sftkit.cli.console.reports.show_unused_columns import unused_columns_of
@@ -102,7 +102,10 @@ def print_report(report: Report, config: InspectConfig, console: Console) -> Non
     if report.audit is not None:
         for note in report.audit.notes:
             print_text(console, note_of(note))
-        print_findings(report.audit.rows, report.audit.findings, console, report.audit.sequences)
+        audit = report.audit
+        print_findings(audit.rows, audit.findings, console, audit.sequences)
+        if audit.inference is not None:
+            print_inference(audit.inference, console, "row" if audit.sequences is None else "sequence")
     if report.rows:
         print_rows(report.rows, console, whitespace=config.show_whitespace)
 
