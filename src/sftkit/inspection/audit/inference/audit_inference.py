@@ -19,7 +19,8 @@ from sftkit.inspection.audit.inference.compare_tokens import SHOWN_TOKENS, First
 from sftkit.inspection.audit.inference.retained_conversations import RetainedRow
 from sftkit.inspection.audit.inference.turn_tokens import TurnTokenizer
 from sftkit.inspection.audit.shard_origin import ShardOrigin
-from sftkit.inspection.parquet_columns import ColumnLayout, row_reference
+from sftkit.inspection.columns.column_layout import ColumnLayout
+from sftkit.inspection.columns.text_columns import row_reference
 from sftkit.tokenization.conversation_reader import CONVERSATION_COLUMNS
 
 _REASONS = 5

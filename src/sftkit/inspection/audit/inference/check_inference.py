@@ -15,7 +15,7 @@ from sftkit.core.rows import Row
 from sftkit.inspection.audit.inference.compare_tokens import FirstDifference, find_difference
 from sftkit.inspection.audit.inference.retained_conversations import RetainedRow, read_retained
 from sftkit.inspection.audit.inference.turn_tokens import ConversationTurns, TurnTokenizer
-from sftkit.inspection.parquet_columns import ColumnLayout
+from sftkit.inspection.columns.column_layout import ColumnLayout
 from sftkit.tokenization.conversations import Conversation, Message, is_assistant
 
 NOT_RETAINED = "the shards do not have its conversation (retain_columns: [messages])"

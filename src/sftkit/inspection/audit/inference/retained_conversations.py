@@ -14,8 +14,10 @@ from sftkit.core.error_text import first_line
 from sftkit.core.null_fields import without_null_fields
 from sftkit.core.rows import Ids, Mask, Row
 from sftkit.errors import SourceError
-from sftkit.inspection.parquet_columns import ColumnLayout, token_columns
-from sftkit.shards.reading import open_parquet
+from sftkit.inspection.columns.column_layout import ColumnLayout
+from sftkit.inspection.columns.token_values import token_columns
+from sftkit.shards.pack_padding import remove_padding
+from sftkit.shards.readers.open_file import open_shard_file
 
 _ROWS_AT_ONCE = 64
 
@@ -54,10 +56,11 @@ def read_retained(layout: ColumnLayout, columns: Sequence[str], packing: Packing
     names = [*layout.columns, *columns]
     first = 0
     try:
-        with open_parquet(layout.path) as file:
-            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=names, use_threads=False):
-                yield _rows_of(pa.Table.from_batches([batch]), layout, columns, packing, first)
-                first += batch.num_rows
+        with open_shard_file(layout.path) as file:
+            for group in file.iter_groups(names):
+                for batch in remove_padding(group, layout.path).to_batches(_ROWS_AT_ONCE):
+                    yield _rows_of(pa.Table.from_batches([batch]), layout, columns, packing, first)
+                    first += batch.num_rows
     except (OSError, ValueError, pa.ArrowException) as error:
         named = ", ".join(map(repr, columns))
         raise SourceError(f"{layout.path}: the columns {named} cannot be read: {first_line(error)}") from None
