@@ -63,7 +63,7 @@ class InferenceChecker:
         Args:
             layout: its columns.
             packing: how rows were packed.
-            advance: told the rows and the tokens that are done.
+            advance: receives the numbers of rows and of tokens that are done.
 
         Raises:
             SourceError: the file cannot be read.
