@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 import sftkit
-from sftkit.config.commands import PreprocessConfig
+from sftkit.config.commands import InspectConfig, PreprocessConfig
 from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.config.validation import validate_config
 from sftkit.core.rows import Row
 from sftkit.errors import ConfigError, DataError
+from sftkit.inspection.compare.compare_datasets import compare_datasets
+from sftkit.inspection.verify.verify_dataset import verify
 from support import dataset, preprocess, write_jsonl, written
 
 LENGTHS = (3, 9, 4, 12, 7, 5, 11, 6)
@@ -73,13 +75,17 @@ def test_columns(tmp_path: Path, data: DatasetConfig, columns: str, packing: dic
 
 @pytest.mark.parametrize("columns", ["trl", "axolotl", "llamafactory"])
 @pytest.mark.parametrize("padding", [1, 4])
-def test_train_reads_the_sequences_of_packs(tmp_path: Path, data: DatasetConfig, columns: str, padding: int) -> None:
+def test_readers_find_the_sequences_of_packs(tmp_path: Path, data: DatasetConfig, columns: str, padding: int) -> None:
     options = {**PACKS, "staging_dir": str(tmp_path / "staging"), "pad_pack_to_multiple_of": padding}
     preprocess(tmp_path / "plain", data, **options)
     preprocess(tmp_path / "out", data, parquet_columns=columns, **options)
     (tmp_path / "copy").mkdir()
     shard = tmp_path / "out" / "train-00000-of-00001.parquet"
     (tmp_path / "copy" / shard.name).write_bytes(shard.read_bytes())  # without a manifest
+    for name in ("out", "copy"):
+        same = compare_datasets(InspectConfig(directory=str(tmp_path / "plain"), compare=str(tmp_path / name)))
+        assert not same.differs, same
+    assert verify(InspectConfig(directory=str(tmp_path / "out"))).differences == ()
     plain, *others = (sftkit.ShardDataset(tmp_path / name) for name in ("plain", "out", "copy"))
     for other in others:
         assert len(other) == len(plain)

@@ -14,11 +14,11 @@ from functools import lru_cache
 
 import pyarrow as pa
 
-from sftkit.core.rows import INPUT_IDS, LABELS, LOSS_MASKS, PADDING, POSITION_IDS, SEQ_LENGTHS, SOURCE
+from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, LOSS_MASKS, PADDING, POSITION_IDS, SEQ_LENGTHS, SOURCE
 from sftkit.core.token_kinds import TOKEN_KINDS
 from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 from sftkit.errors import SourceError
-from sftkit.inspection.columns.flat_columns import flatten, holds_floats, holds_integers
+from sftkit.inspection.columns.flat_columns import flatten, holds_floats, holds_integers, remove_masked
 from sftkit.inspection.columns.pack_columns import CU_SEQLENS, SEQ_START_ID, restarts
 from sftkit.shards.pack_padding import remove_padding
 from sftkit.shards.readers.open_file import open_shard_file
@@ -55,6 +55,8 @@ class ColumnLayout:
     """Whether it has the column `source`, with a number for each sequence."""
     padded: bool = False
     """Whether it has the column `padding`, for packs."""
+    masked: bool = False
+    """Whether it has the column `attention_mask` for packs by `position_ids`: 0 where there is padding."""
 
     @property
     def packed(self) -> bool:
@@ -73,7 +75,7 @@ class ColumnLayout:
             return [self.text] if self.text is not None else []
         others = (
             *((TOKEN_KINDS, self.kinds), (LOSS_WEIGHTS, self.weights)),
-            *((SOURCE, self.sources), (PADDING, self.padded)),
+            *((SOURCE, self.sources), (PADDING, self.padded), (ATTENTION_MASK, self.masked)),
         )
         boundaries = [self.boundaries] if self.boundaries is not None else []
         return [INPUT_IDS, *self.supervision, *boundaries, *(name for name, is_there in others if is_there)]
@@ -106,6 +108,9 @@ def read_layout(path: AnyPath, text_fields: Sequence[str]) -> ColumnLayout:
             weights=LOSS_WEIGHTS in names and holds_floats(schema.field(LOSS_WEIGHTS).type),
             sources=SOURCE in names and _is_source(schema.field(SOURCE).type, packed=boundaries is not None),
             padded=boundaries == SEQ_LENGTHS and PADDING in names and pa.types.is_integer(schema.field(PADDING).type),
+            masked=boundaries == POSITION_IDS
+            and ATTENTION_MASK in names
+            and holds_integers(schema.field(ATTENTION_MASK).type),
         )
     text = next((name for name in text_fields if name in names and _is_text(schema.field(name).type)), None)
     if text is None:
@@ -128,7 +133,8 @@ def iter_row_groups(layout: ColumnLayout, first: int = 0) -> Iterator[pa.Table]:
     """
     with open_shard_file(layout.path) as file:
         for table in file.iter_groups(layout.columns, first):
-            yield remove_padding(table, layout.path)
+            table = remove_padding(table, layout.path)
+            yield remove_masked(table, layout.path) if layout.masked else table
 
 
 def _boundaries(path: AnyPath, schema: pa.Schema) -> str | None:

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sftkit.core.error_text import first_line
-from sftkit.core.rows import IGNORE_INDEX, LABELS, Ragged, lengths_to_offsets
+from sftkit.core.rows import ATTENTION_MASK, IGNORE_INDEX, LABELS, Ragged, lengths_to_offsets
 from sftkit.errors import SourceError
+from sftkit.shards.arrow_arrays import list_array
 from sftkit.storage.paths import AnyPath
 
 
@@ -68,6 +69,31 @@ def flat_numbers(values: pa.Array, name: str, path: AnyPath, kind: pa.DataType |
         values = pc.fill_null(values, IGNORE_INDEX if name == LABELS else 0)
     flat: npt.NDArray[Any] = values.to_numpy()
     return flat
+
+
+def remove_masked(table: pa.Table, path: AnyPath) -> pa.Table:
+    """Return packs without the tokens whose `attention_mask` is 0, and without that column.
+
+    Columns whose rows are not as long as those of the mask stay as they are.
+
+    Raises:
+        SourceError: a column does not hold lists of integers.
+
+    Example:
+        >>> packs = pa.table({"input_ids": [[5, 6, 0]], "attention_mask": [[1, 2, 0]]})
+        >>> remove_masked(packs, "train.parquet").to_pylist()
+        [{'input_ids': [5, 6]}]
+    """
+    mask = flatten(table.column(ATTENTION_MASK), ATTENTION_MASK, path)
+    table = table.drop_columns([ATTENTION_MASK])
+    kept = mask.values != 0
+    if kept.all():
+        return table
+    for index, name in enumerate(table.column_names):
+        values = flatten(table.column(name), name, path)
+        if np.array_equal(values.offsets, mask.offsets):
+            table = table.set_column(index, name, list_array(values.select(kept)))
+    return table
 
 
 def align(column: Ragged, ids: Ragged, missing: int) -> npt.NDArray[Any]:
