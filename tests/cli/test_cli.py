@@ -277,7 +277,7 @@ def test_more_shards_than_rows_leave_what_is_tokenized_for_the_next_run(
     assert "WARNING: 1 tokenized unit stays in out/.staging: the same command resumes from it" in refused.err
     done = sftkit(*command, "--num_dataset_shards", "6")
     assert done.code == 0
-    assert "0 of 1 work units tokenized, 1 reused" in done.out
+    assert "1 of 1 work units found staged, 0 tokenized" in done.out
     assert "worker time" not in done.out
     assert not (tmp_path / "out" / ".staging").exists()
 

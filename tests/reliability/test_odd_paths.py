@@ -107,7 +107,7 @@ def test_a_run_reads_writes_and_reports_odd_paths(
     sftkit(*run)  # it is finished, and recognized as such
     assert read_manifest(out) == manifest
     again = folder / "again"
-    assert "5 reused" in sftkit(*(again if word == out else word for word in run))
+    assert "5 of 5 work units found staged" in sftkit(*(again if word == out else word for word in run))
 
     plain = tmp_path / "plain"
     plain.mkdir(exist_ok=True)

@@ -194,7 +194,7 @@ def test_a_run_that_is_killed_repeatedly_resumes(source: Path, tmp_path: Path, b
         assert "manifest.json" not in bucket.names("out")
     again = subprocess.run(argv, check=False, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert f"0 of {units} work units tokenized, {units} reused" in again.stdout
+    assert f"{units} of {units} work units found staged, 0 tokenized" in again.stdout
     assert shards_in(bucket, "out") == shard_bytes(tmp_path / "out")
     assert not any(name.startswith(".staging") for name in bucket.names("out"))
 

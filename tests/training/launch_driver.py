@@ -27,7 +27,7 @@ from sftkit.training.run import train
 
 
 def pretend_to_have_gpus() -> None:
-    """Let accelerate set up FSDP, which it only does if each process has a GPU. torch's FSDP2 also runs on the CPU."""
+    """Let accelerate set up FSDP or tensor parallelism, which it only does if each process has a GPU."""
     original = accelerate.state.PartialState.__init__
 
     def with_gpus(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -46,7 +46,7 @@ def train_process(rank: int, launch: dict[str, Any], port: str) -> None:
         world = str(launch["processes"])
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=world, LOCAL_WORLD_SIZE=world)
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    if "ACCELERATE_USE_FSDP" in os.environ:
+    if "ACCELERATE_USE_FSDP" in os.environ or "PARALLELISM_CONFIG_TP_SIZE" in os.environ:
         pretend_to_have_gpus()
     config = load_config(TrainConfig, launch["argv"], extra_keys=build_arguments.extra_keys())
     report = train(config, build_arguments.make_training_arguments(config), open_shards(config.training_data_path[0]))

@@ -35,6 +35,7 @@ PROCESSES = {
     "fsdp2_8_gpus": 8,
     "multi_node": 16,
     "one_gpu": 1,
+    "tensor_parallel_8_gpus": 8,
 }
 SHARDED = {
     "ACCELERATE_USE_FSDP": "true",
@@ -72,6 +73,12 @@ ENVIRONMENT = {
         "PARALLELISM_CONFIG_DP_SHARD_SIZE": "8",
     },
     "one_gpu": {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_USE_CPU": "False"},
+    "tensor_parallel_8_gpus": {
+        "ACCELERATE_MIXED_PRECISION": "bf16",
+        "ACCELERATE_USE_PARALLELISM_CONFIG": "true",
+        "PARALLELISM_CONFIG_TP_SIZE": "2",
+        "PARALLELISM_CONFIG_DP_SHARD_SIZE": "4",
+    },
 }
 VARIABLES = {"$NODE_RANK": "1", "$MASTER_ADDR": "10.0.0.1", "$MASTER_PORT": "29511"}
 
@@ -199,12 +206,16 @@ def sharded(tmp_path_factory: pytest.TempPathFactory, common: list[str], shard_d
     add("fsdp", 2, one, *saving, remove=[folder / "fsdp" / "checkpoint-6"])
     add("best", 2, one, *saving, "--eval_strategy=steps", "--eval_steps=3", "--load_best_model_at_end=true")
     add("hybrid", 4, two, "--per_device_train_batch_size=2")
+    parts = ["--config_file", "configs/accelerate/tensor_parallel_8_gpus.yaml", "--mixed_precision", "no"]
+    parts += ["--num_processes", "4", "--parallelism_config_dp_shard_size", "2"]
+    evaluating = ("--eval_strategy=steps", "--eval_steps=3")
+    add("tensor", 4, parts, "--per_device_train_batch_size=4", *evaluating)
     run_launches(launches)
     return folder
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["fsdp", "hybrid"])
+@pytest.mark.parametrize("name", ["fsdp", "hybrid", "tensor"])
 def test_a_sharded_model_trains_as_one_that_is_not_sharded(sharded: Path, name: str) -> None:
     assert len(logged(sharded / "alone", "loss")) == 6
     assert logged(sharded / name, "loss") == pytest.approx(logged(sharded / "alone", "loss"), rel=1e-5)
@@ -225,7 +236,11 @@ def test_a_sharded_run_resumes_from_its_checkpoint(sharded: Path) -> None:
 @pytest.mark.slow
 def test_a_sharded_run_finds_its_best_checkpoint_without_a_deadlock(sharded: Path) -> None:
     assert logged(sharded / "best", "loss") == pytest.approx(logged(sharded / "alone", "loss"), rel=1e-5)
-    evaluated = {event["step"]: event["eval_loss"] for event in events(sharded / "best") if "eval_loss" in event}
+    evaluated, in_parts = (
+        {event["step"]: event["eval_loss"] for event in events(sharded / name) if "eval_loss" in event}
+        for name in ("best", "tensor")
+    )
+    assert in_parts == pytest.approx(evaluated, rel=1e-5)
     assert set(evaluated) == {3, 6}
     best = json.loads((sharded / "best" / "trainer_state.json").read_text())["best_model_checkpoint"]
     assert Path(best).name == f"checkpoint-{min(evaluated, key=evaluated.__getitem__)}"

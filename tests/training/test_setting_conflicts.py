@@ -28,6 +28,7 @@ def config(**given: Any) -> TrainConfig:
 def on(device: str, **given: Any) -> Any:
     """The attributes that are read of TrainingArguments; the real class would look for the device."""
     settings = {"bf16": False, "fp16": False, "use_liger_kernel": False, "torch_compile": False, "do_train": True}
+    settings |= {"world_size": 1, "distributed_state": None}
     return SimpleNamespace(device=torch.device(device), optim="adamw_torch", **settings | given)
 
 
@@ -159,7 +160,15 @@ def test_without_a_launcher_one_of_several_gpus_is_used_with_one_warning(caplog:
 
 
 def test_parallelism_that_splits_rows_is_refused() -> None:
-    sizes = SimpleNamespace(dp_shard_size=2, tp_size=2, cp_size=1)
-    [problem] = problems(config(), on("cpu", parallelism_config=sizes))
-    assert problem.startswith("parallelism_config: tp_size splits rows across processes")
+    for key, words in (("cp_size", "cannot keep the rows of a batch apart"), ("sp_size", "DeepSpeed's own batches")):
+        [problem] = problems(config(), on("cpu", parallelism_config=SimpleNamespace(**{key: 2})))
+        assert problem.startswith(f"parallelism_config: {key} divides sequences over processes")
+        assert words in problem
+    sizes = SimpleNamespace(dp_shard_size=1, tp_size=2)
+    found = problems(config(use_peft=True), on("cpu", parallelism_config=sizes, save_strategy="steps", world_size=3))
+    assert [problem.partition(";")[0] for problem in found] == [
+        "parallelism_config: tp_size=2 needs a multiple of 2 processes, and there are 3",
+        "parallelism_config: tp_size=2 does not work with use_peft",
+        "parallelism_config: with tp_size=2, a checkpoint would have a part of the optimizer only",
+    ]
     assert problems(config(), on("cpu", parallelism_config=SimpleNamespace(dp_shard_size=2))) == []

@@ -29,6 +29,7 @@ _GLOO_PAUSE = 0.2  # seconds
 
 _USE_FSDP = "ACCELERATE_USE_FSDP"
 _USE_DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
+_USE_PARALLELISM = "ACCELERATE_USE_PARALLELISM_CONFIG"
 
 
 def is_main_process() -> bool:
@@ -77,7 +78,7 @@ def disable_fsdp_on_cpu(use_cpu: bool = False) -> None:
     if use_cpu or not accelerator_available():
         os.environ[_USE_FSDP] = "false"
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
-        os.environ["ACCELERATE_USE_PARALLELISM_CONFIG"] = "false"  # which processes share a copy of the model
+        os.environ[_USE_PARALLELISM] = "false"  # which processes share a copy of the model
         warn_on_main_process(
             _log, "FSDP needs a GPU and this run has none: the processes train data-parallel on the CPU instead"
         )
@@ -201,9 +202,19 @@ def uses_fsdp(arguments: TrainingArguments) -> bool:
     return os.environ.get(_USE_FSDP, "false").lower() in ("true", "1") or bool(getattr(arguments, "fsdp", None))
 
 
+def parallel_size(arguments: TrainingArguments, name: str) -> int:
+    """A size (such as `tp_size`) in `parallelism_config`, or in the environment that a launcher made."""
+    given = getattr(arguments, "parallelism_config", None)
+    if given is not None:
+        return int(getattr(given, name, None) or 1)
+    if os.environ.get(_USE_PARALLELISM, "false").lower() != "true":
+        return 1
+    return int(os.environ.get(f"PARALLELISM_CONFIG_{name.upper()}") or 1)
+
+
 def weights_are_sharded(arguments: TrainingArguments) -> bool:
-    """Whether each process holds only a part of the model (FSDP, DeepSpeed)."""
-    return uses_fsdp(arguments) or uses_deepspeed(arguments)
+    """Whether each process holds only a part of the model (FSDP, DeepSpeed, tensor parallelism)."""
+    return uses_fsdp(arguments) or uses_deepspeed(arguments) or parallel_size(arguments, "tp_size") > 1
 
 
 def keep_float32_losses(plugin: Any) -> None:

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +31,7 @@ from sftkit.training.metrics.throughput import ThroughputMeter
 from sftkit.training.models.embedding_noise import EmbeddingNoise
 from sftkit.training.multimodal.processor_files import copy_processor_files
 from sftkit.training.optimization.learning_rates import RateRule
+from sftkit.training.tensor_parallel import data_processes, sum_over_rows
 
 _NO_STEP = 1 << 62
 
@@ -150,7 +150,7 @@ class SftTrainer(MeasuringTrainer, CheckpointingTrainer):
         """The share of a micro-batch in the mean over the trained tokens of the step, times the number of processes."""
         items = torch.as_tensor(1 if num_items_in_batch is None else num_items_in_batch, device=self.args.device)
         assert isinstance(inputs, CollatedBatch), "micro-batches come from the feed"
-        processes = self.accelerator.num_processes
+        processes = data_processes(self.args)
         if self._router_loss is not None:
             self._router_loss.count(model, self._prepare_inputs)
             inputs = self._prepare_inputs(inputs)
@@ -202,7 +202,7 @@ class SftTrainer(MeasuringTrainer, CheckpointingTrainer):
             return prepared, self._loss(model, self.model, prepared, one)
 
         with torch.no_grad():
-            sums = sum_losses(loaders, parts, loss_of, partial(self.accelerator.reduce, reduction="sum"), one.device)
+            sums = sum_losses(loaders, parts, loss_of, self._sum, one.device)
         model.train(training)
         metrics = evaluation_metrics(sums, time.perf_counter() - start, metric_key_prefix)
         self.log(metrics)
@@ -218,7 +218,7 @@ class SftTrainer(MeasuringTrainer, CheckpointingTrainer):
         if "loss" in logs and self._router_loss is not None:
             logs |= self._router_loss.log_entries(self.state.global_step)
         if "loss" in logs and self._parts is not None:
-            logs |= part_entries(self._parts.totals(self.accelerator.reduce(self._parts.values, "sum")))
+            logs |= part_entries(self._parts.totals(self._sum(self._parts.values)))
             self._parts.clear()
         if "loss" in logs and self.nonfinite_losses().since_log:
             # The Trainer leaves out such losses (logging_nan_inf_filter): its sums would never be finite again.
@@ -240,12 +240,15 @@ class SftTrainer(MeasuringTrainer, CheckpointingTrainer):
     def work(self) -> WorkCounts:
         """Work of all processes in this run; every process must call it."""
         counts = torch.tensor(astuple(self._work), dtype=torch.int64, device=self.args.device)
-        return WorkCounts(*self.accelerator.reduce(counts, "sum").tolist())
+        return WorkCounts(*self._sum(counts).tolist())
 
     def trained_tokens_of_parts(self) -> dict[str, int]:
         """Trained tokens of each source and kind, of all processes in this run; every process must call it."""
-        reduce = partial(self.accelerator.reduce, reduction="sum")
-        return {} if self._parts is None else self._parts.trained_tokens(reduce)
+        return {} if self._parts is None else self._parts.trained_tokens(self._sum)
+
+    def _sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Add up values over all processes that compute different rows; every process must call it."""
+        return sum_over_rows(self.accelerator, self.args, values)
 
     def nonfinite_losses(self) -> NonfiniteLosses:
         """Losses of all processes that are not finite; every process must call it, and then knows of all of them."""
@@ -261,7 +264,7 @@ class SftTrainer(MeasuringTrainer, CheckpointingTrainer):
         """The state to save with a checkpoint; every process must call it."""
         loss = self.accelerator.reduce(self._tr_loss.clone().double(), "mean")
         total = self._total_loss_before + self._total_loss_scalar
-        parts = None if self._parts is None else self.accelerator.reduce(self._parts.values, "sum").tolist()
+        parts = None if self._parts is None else self._sum(self._parts.values).tolist()
         return RunState(
             loss_since_log=float(loss),
             last_logged_step=self._globalstep_last_logged,
@@ -300,5 +303,5 @@ class SftTrainer(MeasuringTrainer, CheckpointingTrainer):
         else:
             items = torch.tensor(sum(batch.counts.trained_tokens for batch in batch_samples), device=device)
         if self.args.average_tokens_across_devices and self.args.world_size > 1:
-            items = self.accelerator.reduce(items, "sum")
+            items = self._sum(items)
         return torch.where(items > 0, items, 1)

@@ -187,7 +187,7 @@ def test_the_bytes_are_those_of_a_local_run_with_a_failing_store_and_a_killed_dr
         child = job.begun("store", **changes)
         stdout, stderr = child.communicate()
         assert child.returncode == 0, stderr
-        assert " reused" in stdout
+        assert " found staged" in stdout
         files = bucket.files("out")
         assert {name: data for name, data in files.items() if name.endswith(".parquet")} == job.shards
         manifest = files["manifest.json"].decode().replace(raw, data["data_paths"][0])

@@ -12,6 +12,7 @@ from sftkit.training.data.data_loader import MicroBatchLoader, make_loader
 from sftkit.training.data.epoch_order import Shuffling
 from sftkit.training.data.rows.split_rows import SplitRows
 from sftkit.training.data.stream_batches import LaneBatcher
+from sftkit.training.tensor_parallel import data_processes
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def rows_per_micro_batch(arguments: TrainingArguments, batch_size: int) -> int:
     """Rows of a micro-batch of one process; with `split_batches`, `batch_size` counts those of all processes."""
     settings: Any = arguments.accelerator_config  # TrainingArguments has turned it into an AcceleratorConfig
-    return max(1, batch_size // arguments.world_size) if settings.split_batches else batch_size
+    return max(1, batch_size // data_processes(arguments)) if settings.split_batches else batch_size
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from sftkit.training.models.attention import choose_attention
 from sftkit.training.models.generation_defaults import repair_generation_config
 from sftkit.training.models.model_name import adapter_error
 from sftkit.training.multimodal.model_class import answer_as_text_model, auto_class, model_class
+from sftkit.training.tensor_parallel import loading_arguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainingArguments
@@ -140,6 +141,11 @@ def fit_embeddings(model: PreTrainedModel, tokens: int, known_tokens: int, multi
         raise TrainingError(
             "DeepSpeed ZeRO-3 cannot add new tokens; add them in a run without it, and train the model it saves"
         )
+    if hasattr(model.get_input_embeddings().weight, "device_mesh"):
+        raise TrainingError(
+            f"parallelism_config: with tp_size, no row can be added to the embedding ({rows} rows, {tokens} tokens); "
+            "add them in a run without it, and train the model it saves"
+        )
     if size > rows:
         model.resize_token_embeddings(size, mean_resizing=False)
     with torch.no_grad():
@@ -193,6 +199,7 @@ def _load(location: str, config: TrainConfig, arguments: TrainingArguments) -> P
         trust_remote_code=config.trust_remote_code,
         output_loading_info=True,
         **quantization_arguments(config, arguments, settings),
+        **loading_arguments(arguments),
         **given,
     )
     model: PreTrainedModel = loaded[0]

@@ -26,6 +26,7 @@ from sftkit.training.models.model_loading import embedding_rows
 from sftkit.training.models.sequence_separation import boundary_encoder_for
 from sftkit.training.setup.detail_columns import used_details
 from sftkit.training.setup.position_check import check_positions, longest_row
+from sftkit.training.tensor_parallel import data_process_index, data_processes
 from sftkit.training.trials.positions import last_learned_position
 from sftkit.training.trials.sequence_rope import depends_on_length
 
@@ -39,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 def rows_per_step(config: TrainConfig, arguments: TrainingArguments) -> int:
     """Rows that all processes take in a step; with a token budget, micro-batches."""
-    parts: int = arguments.gradient_accumulation_steps * arguments.world_size
+    parts: int = arguments.gradient_accumulation_steps * data_processes(arguments)
     return parts * (
         rows_per_micro_batch(arguments, arguments.train_batch_size) if config.tokens_per_device_batch is None else 1
     )
@@ -124,8 +125,8 @@ def make_feed(
         drop_last=arguments.dataloader_drop_last,
         streaming=streaming,
         accumulation_steps=arguments.gradient_accumulation_steps,
-        processes=arguments.world_size,
-        process_index=arguments.process_index,
+        processes=data_processes(arguments),
+        process_index=data_process_index(arguments),
         workers=arguments.dataloader_num_workers,
         prefetch=arguments.dataloader_prefetch_factor,
     )

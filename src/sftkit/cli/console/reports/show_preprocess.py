@@ -74,7 +74,7 @@ def print_result(manifest: Manifest, output_dir: str, console: Console) -> None:
         print_text(console, Text(escape_to_one_line(line), "yellow"))
     if manifest.units_found:
         tokenized = manifest.units - manifest.units_found
-        units = f"{tokenized:,} of {manifest.units:,} work units tokenized, {manifest.units_found:,} reused"
+        units = f"{manifest.units_found:,} of {manifest.units:,} work units found staged, {tokenized:,} tokenized"
         console.print(Text(units))
     console.print(Text(f"time: {_seconds(manifest.seconds)}"))
     if manifest.worker_seconds:  # not if all units were reused

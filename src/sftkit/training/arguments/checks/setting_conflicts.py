@@ -14,6 +14,7 @@ from sftkit.training.arguments.checks.optimizer_checks import optimizer_problems
 from sftkit.training.distributed import uses_deepspeed, warn_on_main_process
 from sftkit.training.loading.checkpointing_checks import checkpointing_problems, lacking_accelerator
 from sftkit.training.loading.setting_checks import loading_problems
+from sftkit.training.tensor_parallel import lacking_gpus, parallelism_problems
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -33,7 +34,7 @@ def check_combinations(config: TrainConfig, arguments: TrainingArguments) -> Non
     problems = [
         *_work_problems(arguments),
         *_streaming_problems(config, arguments),
-        *_parallelism_problems(arguments),
+        *parallelism_problems(config, arguments),
         *_adapter_problems(config),
         *_precision_problems(config, arguments),
         *_loss_problems(config, arguments),
@@ -44,6 +45,7 @@ def check_combinations(config: TrainConfig, arguments: TrainingArguments) -> Non
     lacking = [*missing_adapter_packages(config)]
     if not config.dry_run:  # a plan is made on any machine
         lacking += _lacking_hardware(config, arguments)
+        lacking += lacking_gpus(arguments)
         lacking += lacking_accelerator(config, arguments)
         lacking += _lacking_kernels(arguments)
     if problems:
@@ -82,16 +84,6 @@ def _streaming_problems(config: TrainConfig, arguments: TrainingArguments) -> It
         yield f"tokens_per_device_batch {reason}"
     if arguments.train_sampling_strategy == "group_by_length":
         yield f"train_sampling_strategy=group_by_length {reason}"
-
-
-def _parallelism_problems(arguments: TrainingArguments) -> Iterator[str]:
-    sizes = getattr(arguments, "parallelism_config", None)
-    for name in ("tp_size", "cp_size", "sp_size"):
-        if getattr(sizes, name, 1) > 1:
-            yield (
-                f"parallelism_config: {name} splits rows across processes, which sftkit does not support; use the"
-                " dp_* sizes"
-            )
 
 
 def _adapter_problems(config: TrainConfig) -> Iterator[str]:
