@@ -180,7 +180,7 @@ def write_dataset(folder: Path, numbers: Offsets, kinds: npt.NDArray[np.int8], *
     order = order_splits(parts, _SEED, "all_exhausted")["train"]
     shards, starts = [], range(0, len(order), _SHARD_ROWS)
     for shard, start in enumerate(starts):
-        name = shard_name("train", shard, len(starts))
+        name = f"{shard_name('train', shard, len(starts))}.parquet"
         shards.append(_write_shard(folder / name, numbers, kinds, order[start : start + _SHARD_ROWS]))
     datasets: list[dict[str, Any]] = [
         {"name": name, "data_paths": [f"{name}.jsonl"], "shuffle": True if shuffled else None} for name in names

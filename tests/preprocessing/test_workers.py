@@ -231,7 +231,9 @@ from sftkit.core.rows import Batch, Ragged
 from sftkit.shards.writing.shard_layout import ShardLayout
 from sftkit.shards.writing.row_gatherer import SequenceSelection
 from sftkit.shards.staging.unit_writer import UnitWriter
-from sftkit.shards.writing.shard_writer import ShardTask, write_shard
+from sftkit.shards.formats.parquet_shards import write_shard
+from sftkit.shards.writing.shard_format import ShardPlace
+from sftkit.shards.writing.shard_writer import ShardTask
 
 folder = Path(sys.argv[1])
 with UnitWriter(folder / "unit.arrow") as writer:
@@ -240,7 +242,7 @@ with UnitWriter(folder / "unit.arrow") as writer:
 unit = writer.finish(0, RowLog(), {}, {})
 layout = ShardLayout((unit.path,), (3,), ("input_ids", "labels"), None, unit.retained)
 rows = np.array([2, 0, 1])
-made = write_shard(layout, ShardTask(folder / "shard.parquet", SequenceSelection(rows, unit.sizes[rows])))
+made = write_shard(layout, ShardTask(ShardPlace(folder, "train", "shard"), SequenceSelection(rows, unit.sizes[rows])))
 print(json.dumps([made.rows, made.tokens, "pandas" in sys.modules]))
 """
 

@@ -13,7 +13,7 @@ import pytest
 from datasets import load_dataset
 
 from sftkit.errors import DataError
-from sftkit.shards.writing import shard_writer
+from sftkit.shards.formats import parquet_shards
 from support import dataset, examples, handler, preprocess, write_jsonl, written
 
 MASKING = handler("tokenize_and_apply_input_masking", input_field_name="input", output_field_name="output")
@@ -130,7 +130,7 @@ def test_a_shard_with_other_rows_than_written_ends_the_run(tmp_path: Path, monke
         def write_table(self, written: pa.Table, row_group_size: int | None = None) -> None:
             super().write_table(table)
 
-    monkeypatch.setattr(shard_writer.pq, "ParquetWriter", Writer)
+    monkeypatch.setattr(parquet_shards.pq, "ParquetWriter", Writer)
     source = write_jsonl(tmp_path / "rows.jsonl", [{"input": "q", "output": "a"}] * 3)
     with pytest.raises(DataError, match="does not hold what was written"):
         preprocess(tmp_path / "out", dataset(source, data_handlers=[MASKING]), model_name_or_path="sample:model")

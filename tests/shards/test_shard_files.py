@@ -14,14 +14,16 @@ from hypothesis import strategies as st
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import Batch, Ragged, Row
 from sftkit.errors import DataError, SourceError
+from sftkit.shards.formats.parquet_shards import write_shard
 from sftkit.shards.manifest import length_histogram
 from sftkit.shards.reading import open_shards
 from sftkit.shards.retained_columns import unify_schemas
 from sftkit.shards.staging.staged_unit import StagedUnit
 from sftkit.shards.staging.unit_writer import UnitWriter
 from sftkit.shards.writing.row_gatherer import SequenceSelection
+from sftkit.shards.writing.shard_format import ShardPlace
 from sftkit.shards.writing.shard_layout import ShardLayout
-from sftkit.shards.writing.shard_writer import ShardTask, write_shard
+from sftkit.shards.writing.shard_writer import ShardTask
 
 
 def batch(ids: list[list[int]], extras: list[Row]) -> Batch:
@@ -47,7 +49,8 @@ def write_and_read(folder: Path, units: list[StagedUnit], order: list[int]) -> l
     )
     sizes = np.concatenate([unit.sizes for unit in units])[order]
     path = folder / "shard.parquet"
-    info = write_shard(layout, ShardTask(path, SequenceSelection(np.array(order, np.int64), sizes)))
+    place = ShardPlace(folder, "train", path.stem)
+    info = write_shard(layout, ShardTask(place, SequenceSelection(np.array(order, np.int64), sizes)))
     rows: list[Row] = pq.read_table(path).to_pylist()
     assert (info.rows, info.bytes) == (len(rows), path.stat().st_size)
     if units[0].text_column is None:

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from sftkit.config.aliases import KEY_ALIASES, REFUSED_KEYS
-from sftkit.config.fields import did_you_mean, is_required, option_info
+from sftkit.config.fields import OptionInfo, did_you_mean, is_required, option_info
 from sftkit.config.foreign_keys.dataset_keys import FOREIGN_VALUES
 from sftkit.config.unknown_keys import unknown_key_message
 from sftkit.config.words import is_null_word, parse_boolean
@@ -161,20 +161,31 @@ def _bind_field(annotation: Any, field: dataclasses.Field[Any], value: Any, path
         result = _convert(annotation, value, path, problems)
     except _InvalidError:
         return None
-    if info.choices and result is not None and result not in info.choices:
-        spelling = str(value).lower()  # YAML and shells write `packing: False` for `packing: none`
-        choice = info.words.get(spelling, spelling)
-        if choice in info.choices:
-            return choice
-        if choice in info.refused:
-            _refuse(problems, path, info.refused[choice])
-            return None
-        plugin_names = _plugin_names(info.plugins, path, problems)
-        if result in plugin_names:
-            return result
-        allowed = ", ".join([*info.choices, *plugin_names])
-        problems.append(Problem(path, f"{path} must be one of {allowed}, not {value!r}"))
-    return result
+    if not info.choices or result is None:
+        return result
+    if isinstance(result, tuple):  # of choices; none has a comma
+        parts = [part.strip() for each in result for part in each.split(",") if part.strip()]
+        return tuple(dict.fromkeys(_choose(part, info, path, problems) for part in parts))
+    return _choose(result, info, path, problems)
+
+
+def _choose(value: Any, info: OptionInfo, path: str, problems: list[Problem]) -> Any:
+    """Return the choice that a value names."""
+    if value in info.choices:
+        return value
+    spelling = str(value).lower()  # YAML and shells write `packing: False` for `packing: none`
+    choice = info.words.get(spelling, spelling)
+    if choice in info.choices:
+        return choice
+    if choice in info.refused:
+        _refuse(problems, path, info.refused[choice])
+        return None
+    plugin_names = _plugin_names(info.plugins, path, problems)
+    if value in plugin_names:
+        return value
+    allowed = ", ".join([*info.choices, *plugin_names])
+    problems.append(Problem(path, f"{path} must be one of {allowed}, not {value!r}"))
+    return value
 
 
 def _refuse(problems: list[Problem], path: str, reason: str) -> None:

@@ -31,6 +31,14 @@ class PreprocessConfig(DataOptions):
     output_dir: str = option(location=True, panel=_OUTPUT, trusted_only=True, help="Directory for the shards.")
     num_dataset_shards: int = option(1, minimum=1, panel=_OUTPUT, help="Number of training shards.")
     num_eval_dataset_shards: int = option(1, minimum=1, panel=_OUTPUT, help="Number of validation shards.")
+    output_format: tuple[str, ...] = option(
+        ("parquet",),
+        choices=("parquet", "jsonl", "mds"),
+        plugins="output_formats",
+        panel=_OUTPUT,
+        help="Formats of the shards, one or several. parquet: what `train` and `inspect-shards` read; jsonl: JSON "
+        "Lines; mds: MosaicML Streaming. All but Parquet have a folder of their name in output_dir.",
+    )
     parquet_columns: str = option(
         SFTKIT,
         choices=(SFTKIT, TRL, AXOLOTL, LLAMAFACTORY),

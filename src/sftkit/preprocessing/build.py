@@ -31,15 +31,23 @@ from sftkit.preprocessing.plan.template_date import record_template_date
 from sftkit.preprocessing.remove_duplicates import remove_duplicates
 from sftkit.preprocessing.shard_columns import shard_columns_of, with_sources, with_trainer
 from sftkit.preprocessing.stage_units import stage_units
-from sftkit.shards.manifest import Manifest, SplitInfo
+from sftkit.shards.formats.output_formats import PARQUET, make_formats
+from sftkit.shards.manifest import Manifest
 from sftkit.shards.output.base_output import Output
 from sftkit.shards.output.local_output import LocalOutput
 from sftkit.shards.output.remote_output import RemoteOutput
 from sftkit.shards.staging.staged_unit import Int32Array, StagedUnit
 from sftkit.shards.staging.unit_record import are_unchanged
 from sftkit.shards.writing.row_gatherer import SequenceSelection, concatenate_sequences
-from sftkit.shards.writing.shard_layout import ShardLayout
-from sftkit.shards.writing.shard_writer import ShardTask, ShardWriter, shard_bounds, shard_name
+from sftkit.shards.writing.shard_format import FormatOptions, ShardPlace
+from sftkit.shards.writing.shard_writer import (
+    ShardTask,
+    ShardWriter,
+    WrittenShard,
+    shard_bounds,
+    shard_name,
+    write_indexes,
+)
 from sftkit.storage.dataset_files import DROPPED_NAME, QUARANTINE_NAME
 from sftkit.storage.paths import RemotePath, parse_path
 
@@ -124,10 +132,15 @@ def run(plan: Plan, progress: Progress, runner: Runner | None = None) -> Manifes
         layout = with_trainer(plan, with_sources(plan, staged, layout))
         watch.lap("order")
         sequences = _sequences_of_splits(plan, staged, ordered)
-        splits = _write_splits(plan, sequences, layout, workers, output, progress)
+        formats = make_formats(config.output_format, layout, _format_options(plan))
+        shards = _write_splits(plan, sequences, ShardWriter(layout, formats), workers, output, progress)
+        splits = {
+            split: split_info(each, shards[split], layout, pack_length_of(config)) for split, each in sequences.items()
+        }
+        files = write_indexes(output.shard_folder, formats, sequences, shards)
         watch.lap("write")
         mix = count_sources(plan, staged, ordered, sequences)
-        manifest = make_manifest(plan, staged, ordered.splits, mix, layout, splits, watch.seconds)
+        manifest = make_manifest(plan, staged, ordered.splits, mix, layout, splits, files, watch.seconds)
         check_row_accounting(manifest)
         dropped = DroppedRows(plan, staged, config.keep_dropped)
         return output.publish(manifest, {QUARANTINE_NAME: Quarantine(plan, staged), DROPPED_NAME: dropped}, plan.keys)
@@ -147,9 +160,15 @@ def output_for(config: PreprocessConfig) -> Output[Any]:
     options = config.storage_options
     staging = None if config.staging_dir is None else parse_path(config.staging_dir, options)
     path = parse_path(config.output_dir, options)
+    folders = tuple(name for name in config.output_format if name != PARQUET)
     if isinstance(path, RemotePath):
-        return RemoteOutput(path, staging, keep_staging=config.keep_staging)
-    return LocalOutput(path, staging, keep_staging=config.keep_staging)
+        return RemoteOutput(path, staging, keep_staging=config.keep_staging, folders=folders)
+    return LocalOutput(path, staging, keep_staging=config.keep_staging, folders=folders)
+
+
+def _format_options(plan: Plan) -> FormatOptions:
+    eos_token_id = None if plan.tokenizer is None else plan.tokenizer.eos_token_id
+    return FormatOptions(eos_token_id, pack_length=pack_length_of(plan.config))
 
 
 def _sequences_of_splits(
@@ -170,38 +189,35 @@ def _sequences_of_splits(
 def _write_splits(
     plan: Plan,
     sequences: Mapping[str, SequenceSelection],
-    layout: ShardLayout,
+    writer: ShardWriter,
     workers: Runner,
     output: Output[Any],
     progress: Progress,
-) -> dict[str, SplitInfo]:
-    """Cut each split into shards, and write the shards in parallel."""
+) -> dict[str, list[WrittenShard]]:
+    """Cut each split into shards, and write the shards in parallel; return those of each split, in row order."""
     names = {split: _shard_names(plan.config, split) for split in sequences}
     bounds = {
         split: shard_bounds(each.row_sizes, len(names[split]), _unit_of(each)) for split, each in sequences.items()
     }
     tasks = {
         split: [
-            ShardTask(output.shard_folder / name, each.slice(*part))
+            ShardTask(ShardPlace(output.shard_folder, split, name), each.slice(*part))
             for name, part in zip(names[split], pairwise(bounds[split]), strict=True)
         ]
         for split, each in sequences.items()
     }
     all_tasks = [task for split in tasks.values() for task in split]
-    written = {}
+    written: dict[str, WrittenShard] = {}
     shown = TaskProgress(progress)
 
     def show(task: ShardTask, done: Done) -> None:
-        shown.report(task.path, done, len(task.sequences))
+        shown.report(str(task), done, len(task.sequences))
 
     with progress_stage(progress, "writing shards", sum(len(task.sequences) for task in all_tasks)):
-        for task, shard in workers.run_reporting(ShardWriter(layout), all_tasks, show):
-            written[task.path] = shard
-            shown.finish(task.path, Done(len(task.sequences), shard.rows, shard.tokens))
-    return {
-        split: split_info(each, [written[task.path] for task in tasks[split]], layout, pack_length_of(plan.config))
-        for split, each in sequences.items()
-    }
+        for task, shard in workers.run_reporting(writer, all_tasks, show):
+            written[str(task)] = shard
+            shown.finish(str(task), Done(len(task.sequences), shard.rows, shard.tokens))
+    return {split: [written[str(task)] for task in tasks[split]] for split in sequences}
 
 
 def _sequences(config: PreprocessConfig, split: str, rows: Indices, sizes: Int32Array, stage: int) -> SequenceSelection:

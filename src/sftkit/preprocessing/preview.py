@@ -22,11 +22,13 @@ from sftkit.ordering.packing import is_packed
 from sftkit.preprocessing.plan.plan import Plan
 from sftkit.preprocessing.planning import plan
 from sftkit.preprocessing.shard_columns import shard_columns_of
+from sftkit.shards.formats.parquet_shards import write_shard
 from sftkit.shards.reading import ShardSet
 from sftkit.shards.staging.staged_unit import StagedUnit
 from sftkit.shards.staging.unit_writer import UnitWriter
 from sftkit.shards.writing.row_gatherer import SequenceSelection
-from sftkit.shards.writing.shard_writer import ShardTask, shard_name, write_shard
+from sftkit.shards.writing.shard_format import ShardPlace
+from sftkit.shards.writing.shard_writer import ShardTask, shard_name
 
 _log = logging.getLogger(__name__)
 
@@ -61,11 +63,11 @@ def preview_shards(config: InspectConfig, scratch: Path) -> ShardSet:
         )
     rows = _alternating([unit.rows for unit in filled])
     sizes = np.concatenate([unit.sizes for unit in filled])[rows]
-    path = scratch / shard_name(TRAIN, 0, 1)
-    write_shard(shard_columns_of(filled), ShardTask(path, SequenceSelection(rows, sizes)))
+    place = ShardPlace(scratch, TRAIN, shard_name(TRAIN, 0, 1))
+    shard = write_shard(shard_columns_of(filled), ShardTask(place, SequenceSelection(rows, sizes)))
     packing_note = ", before they are packed" if is_packed(config) else ""
     name = f"the first rows of {_data_name(config)}{packing_note} (preview, nothing written)"
-    return ShardSet(scratch, {TRAIN: (path,)}, None, name)
+    return ShardSet(scratch, {TRAIN: (scratch / shard.file,)}, None, name)
 
 
 def _stage_sample(planned: Plan, dataset: str, number: int, scratch: Path, wanted: int) -> StagedUnit:

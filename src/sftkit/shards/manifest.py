@@ -50,6 +50,18 @@ class ShardInfo:
 
 
 @dataclass(frozen=True)
+class FormatFile:
+    """A file of a data set in one of its formats."""
+
+    file: str
+    """Path within the directory of the manifest, with slashes."""
+    bytes: int
+    sha256: str
+    rows: int | None = None
+    """Rows, or packs, that it holds; None for a file that only describes others."""
+
+
+@dataclass(frozen=True)
 class SplitInfo:
     """The shards of one split."""
 
@@ -64,7 +76,7 @@ class SplitInfo:
     length_histogram: Mapping[str, int]
     """Number of sequences by length: bucket "64" counts those of 64 to 127 tokens. Empty for text."""
     shards: tuple[ShardInfo, ...]
-    """The shards, in row order."""
+    """The Parquet shards, in row order; empty if `output_format` has no Parquet."""
     sequences: int | None = None
     """Number of sequences in all packs; None where rows are not packed."""
     pack_length: int | None = None
@@ -195,13 +207,20 @@ class Manifest:
     """The names of the data sets, in the order of their numbers in the column `source`; empty if there is none."""
     sources_left_out: tuple[str, ...] = ()
     """Data files that lay next to the sources and were not read, because they belong to another split."""
+    formats: Mapping[str, tuple[FormatFile, ...]] = field(default_factory=dict)
+    """The files of each format but Parquet, by its name; for each split in row order, then what describes them."""
     digest: str = field(default="", compare=False)
     """sha256 of the stored values, except for times (see `manifest_digest`); detects edits."""
 
     @property
     def shards(self) -> list[ShardInfo]:
-        """The shards of all splits."""
+        """The Parquet shards of all splits."""
         return [shard for split in self.splits.values() for shard in split.shards]
+
+    @property
+    def format_files(self) -> list[FormatFile]:
+        """The files of all other formats."""
+        return [file for files in self.formats.values() for file in files]
 
     @property
     def adds_rows(self) -> str:
@@ -211,7 +230,7 @@ class Manifest:
     def to_json(self) -> str:
         """Return the manifest as indented JSON, with keys in the order of the fields."""
         stored = {key: value for key, value in to_plain_data(self).items() if key not in _NOT_STORED}
-        for key in ("token_kinds", "source_names", "too_long_rows"):
+        for key in ("token_kinds", "source_names", "too_long_rows", "formats"):
             if not stored[key]:
                 del stored[key]
         for split in stored["splits"].values():

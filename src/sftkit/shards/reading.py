@@ -87,6 +87,11 @@ def _open_shards(root: AnyPath, location: str) -> ShardSet:
     manifest = read_manifest(root)
     if manifest is not None:
         splits = {name: tuple(root / shard.file for shard in split.shards) for name, split in manifest.splits.items()}
+        if not any(splits.values()) and manifest.formats:
+            raise SourceError(
+                f"{location}: holds no Parquet shards, only {', '.join(manifest.formats)}; run preprocess with "
+                f"output_format=[parquet, {', '.join(manifest.formats)}]"
+            )
         if not any(splits.values()):
             raise SourceError(f"{location}: the manifest lists no shards; run preprocess again")
         _check_listed_files(root, [path for paths in splits.values() for path in paths])

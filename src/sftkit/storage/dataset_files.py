@@ -21,12 +21,13 @@ CARD_NAME = "README.md"
 STAGING_NAME = ".staging"
 """The folder for everything that is not part of the data set."""
 JOURNAL_NAME = "publishing.json"
-"""A file in that folder that exists while shards are moved into place: a JSON list of file names."""
+"""A file in that folder that exists while shards are moved into place: a JSON list of their names in the data set."""
 
 ROW_LIST_KEYS = ("path", "row", "reason", "content")
 """The keys of a line of these lists."""
 
 _SHARD = re.compile(r"\w+-\d{5,}-of-\d{5,}\.parquet")
+_FORMAT_FILE = re.compile(r"[a-z][a-z0-9_]*/(?:\w+/)?(?:\w+-\d{5,}-of-\d{5,}[\w.]*|index\.json|packed_metadata\.json)")
 _UNIT_FILE = re.compile(r"unit-([0-9a-f]{64})(\.bad|\.dropped)?(\.account)?\.arrow")
 _TEMPLATE_DATE = re.compile(r"template-date-[0-9a-f]{32}")
 _MAX_LINE = 1 << 20  # bytes; the content of a row is cut long before
@@ -40,6 +41,18 @@ def is_shard_name(name: object) -> bool:
         (True, False)
     """
     return isinstance(name, str) and _SHARD.fullmatch(name) is not None
+
+
+def is_format_file(name: object) -> bool:
+    """Return whether a value is the path of a file that a run writes in a format other than Parquet.
+
+    Such a path is relative to the data set, and leads to a folder in it.
+
+    Example:
+        >>> is_format_file("mds/train/index.json"), is_format_file("mds/../../index.json")
+        (True, False)
+    """
+    return isinstance(name, str) and _FORMAT_FILE.fullmatch(name) is not None
 
 
 def unit_key_in(name: str) -> str | None:
@@ -78,17 +91,17 @@ def template_date_in(place: AnyPath) -> str | None:
 
 
 def names_in_journal(staging: AnyPath) -> list[str] | None:
-    """Return the names of the shards in the journal of a `.staging` folder; None if it has none, or another file."""
+    """Return the names of the files in the journal of a `.staging` folder; None if it has none, or another file."""
     try:
         names = json.loads(read_bytes(staging / JOURNAL_NAME))
     except (OSError, ValueError, RecursionError):
         return None
-    return shard_names(names) if isinstance(names, list) else None
+    return names_of_shards(names) if isinstance(names, list) else None
 
 
-def shard_names(names: Iterable[object]) -> list[str]:
-    """Return those of some untrusted values that are plain names of shards."""
-    return [str(name) for name in names if is_shard_name(name)]
+def names_of_shards(names: Iterable[object]) -> list[str]:
+    """Return those of some untrusted values that are names of files of shards, in any format."""
+    return [str(name) for name in names if is_shard_name(name) or is_format_file(name)]
 
 
 def is_row_list(place: AnyPath) -> bool:

@@ -209,6 +209,24 @@ def file_sizes(folder: AnyPath) -> dict[str, int]:
         return {}
 
 
+def files_below(folder: Path) -> list[str]:
+    """Relative names, with slashes, of the files and links below a local folder, sorted; links are not followed.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    found: list[str] = []
+    for base, folders, names in os.walk(folder, onerror=_raise_unless_missing):
+        leaves = [*names, *(name for name in folders if Path(base, name).is_symlink())]
+        found += (Path(base, name).relative_to(folder).as_posix() for name in leaves)
+    return sorted(found)
+
+
+def _raise_unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
+
+
 def file_sizes_recursive(folder: RemotePath) -> dict[str, int]:
     """Relative names and sizes (bytes) of all files below a remote folder, sorted by name."""
     return _listed(folder, lambda system, path: system.find(path, detail=True).values())

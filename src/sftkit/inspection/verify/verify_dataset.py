@@ -8,6 +8,7 @@ from sftkit.config.commands import InspectConfig
 from sftkit.core.progress import Progress, SilentProgress
 from sftkit.errors import SourceError, UsageError
 from sftkit.inspection.verify.outcome import Verification, combine
+from sftkit.inspection.verify.verify_formats import verify_formats
 from sftkit.inspection.verify.verify_manifest import verify_manifest
 from sftkit.inspection.verify.verify_origin import verify_sources, verify_tokenizer, verify_versions
 from sftkit.inspection.verify.verify_shards import verify_shards
@@ -49,6 +50,7 @@ def verify(config: InspectConfig, progress: Progress | None = None) -> Verificat
         [
             verify_manifest(root, manifest),
             verify_shards(root, manifest, progress),
+            verify_formats(root, manifest, progress),
             verify_sources(manifest, progress),
             verify_tokenizer(config, manifest),
             verify_versions(manifest),

@@ -43,7 +43,7 @@ def verify_manifest(root: AnyPath, manifest: Manifest) -> CheckOutcome:
         for what, total, summed in sums
         if total != summed
     ]
-    files = Counter(shard.file for shard in manifest.shards)
+    files = Counter([*(shard.file for shard in manifest.shards), *(file.file for file in manifest.format_files)])
     differences += [Difference(MANIFEST_NAME, f"lists {name} {n} times") for name, n in files.items() if n > 1]
     if all(total == summed for _, total, summed in sums):
         counts = f"{format_value(manifest.rows_read)} rows read, {format_value(manifest.rows_written)} written"
@@ -55,7 +55,7 @@ def verify_manifest(root: AnyPath, manifest: Manifest) -> CheckOutcome:
 def _sums(manifest: Manifest) -> Iterator[tuple[str, int, int]]:
     """Yield every count that is recorded both in total and in parts: its name, the total, the sum of the parts."""
     for name, split in manifest.splits.items():
-        for key in ("rows", "tokens", "trained_tokens"):
+        for key in ("rows", "tokens", "trained_tokens") if split.shards else ():
             yield f"splits.{name}.{key}", getattr(split, key), sum(getattr(shard, key) for shard in split.shards)
         if split.length_histogram:
             sequences = split.rows if split.sequences is None else split.sequences

@@ -71,7 +71,7 @@ def verify_shards(root: AnyPath, manifest: Manifest, progress: Progress) -> Chec
     differences = [shard.difference for shard in shards if shard.difference is not None]
     for split, info in manifest.splits.items():
         counts = [shard.counts for shard in shards if shard.split == split and shard.counts is not None]
-        if len(counts) == len(info.shards):
+        if info.shards and len(counts) == len(info.shards):
             differences += _compare_split(split, info, counts, manifest)
     good = [shard.info for shard in shards if shard.difference is None]
     size = format_value(sum(info.bytes for info in good))
@@ -79,7 +79,8 @@ def verify_shards(root: AnyPath, manifest: Manifest, progress: Progress) -> Chec
     if good:
         count = f"{format_value(len(good))} of {format_value(len(shards))}"
         verified.append(f"{count} shards ({size} bytes): {', '.join(_CHECKED)}")
-    unlisted = _unlisted_files(root, {shard.file for _, shard in listed})
+    others_listed = {file.file for file in manifest.format_files}
+    unlisted = _unlisted_files(root, {shard.file for _, shard in listed} | others_listed)
     if not unlisted:
         verified.append("no other Parquet files")
     others = [Difference(name, "a Parquet file that the manifest does not list") for name in unlisted]

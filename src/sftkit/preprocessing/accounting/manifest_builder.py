@@ -26,19 +26,21 @@ from sftkit.preprocessing.accounting.row_counts import RowCounts
 from sftkit.preprocessing.pack_overflow import PACKING
 from sftkit.preprocessing.plan.plan import Plan
 from sftkit.redaction import redact_url
-from sftkit.shards.manifest import AuditInfo, FindingInfo, Manifest, ShardInfo, SplitInfo, length_histogram
+from sftkit.shards.formats.output_formats import PARQUET
+from sftkit.shards.manifest import AuditInfo, FindingInfo, FormatFile, Manifest, ShardInfo, SplitInfo, length_histogram
 from sftkit.shards.source_info import SourceInfo
 from sftkit.shards.staging.staged_unit import StagedUnit
 from sftkit.shards.writing.row_gatherer import SequenceSelection
 from sftkit.shards.writing.shard_layout import ShardLayout
+from sftkit.shards.writing.shard_writer import WrittenShard
 
 _RECORDED_VERSIONS = ("datasets", "gigatoken", "jinja2", "numpy", "pyarrow", "tokenizers", "transformers")
 
 
 def split_info(
-    sequences: SequenceSelection, shards: Sequence[ShardInfo], layout: ShardLayout, pack_length: int | None
+    sequences: SequenceSelection, shards: Sequence[WrittenShard], layout: ShardLayout, pack_length: int | None
 ) -> SplitInfo:
-    """Describe one split and its shards."""
+    """Describe one split and its shards; the files are those of Parquet."""
     lengths = sequences.sizes.astype(np.int64)
     info = SplitInfo(
         rows=sum(shard.rows for shard in shards),
@@ -47,7 +49,11 @@ def split_info(
         length_min=int(lengths.min()),
         length_max=int(lengths.max()),
         length_histogram=length_histogram(lengths) if layout.text_column is None else {},
-        shards=tuple(shards),
+        shards=tuple(
+            ShardInfo(file.file, shard.rows, shard.tokens, shard.trained_tokens, file.bytes, file.sha256)
+            for shard in shards
+            for file in shard.files.get(PARQUET, ())
+        ),
     )
     if pack_length is None:
         return info
@@ -65,6 +71,7 @@ def make_manifest(
     mix: Sequence[MixCounts],
     layout: ShardLayout,
     splits: Mapping[str, SplitInfo],
+    formats: Mapping[str, tuple[FormatFile, ...]],
     seconds: Mapping[str, float],
 ) -> Manifest:
     """Build the manifest of a finished run."""
@@ -111,6 +118,7 @@ def make_manifest(
         if layout.unit_sources
         else (),
         sources_left_out=tuple(replace_values(redact_url(path), values) for path in plan.left_out),
+        formats=formats,
         function_inputs={path: unit.inputs[path] for unit in staged for path in sorted(unit.inputs)},
     )
 
@@ -130,7 +138,10 @@ def _too_long_rows(staged: Sequence[StagedUnit]) -> dict[str, int]:
 def _public_config(plan: Plan) -> dict[str, Any]:
     """The resolved config of a run, without secrets."""
     datasets = [_public(to_public_data(dataset)) for dataset in plan.recipe.datasets]
-    return {**_public(to_public_data(plan.config)), "datasets": datasets}
+    config = _public(to_public_data(plan.config))
+    if config["output_format"] == [PARQUET]:
+        del config["output_format"]  # as in manifests of versions that write nothing else
+    return {**config, "datasets": datasets}
 
 
 def _public(config: Mapping[str, Any]) -> dict[str, Any]:

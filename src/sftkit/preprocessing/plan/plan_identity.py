@@ -15,6 +15,7 @@ from sftkit.config.schema.order_choice import read_row_order
 from sftkit.ordering.packing import packing_identity
 from sftkit.preprocessing.pipeline.recipe import Recipe
 from sftkit.preprocessing.plan.unit_keys import TOKENIZER_LIMITS, recipe_key
+from sftkit.shards.formats.output_formats import OUTPUT_FORMATS, PARQUET
 from sftkit.shards.manifest import TokenizerInfo
 from sftkit.sources.reader_options import reader_identity
 from sftkit.sources.work_units import ScannedFile
@@ -90,6 +91,9 @@ def plan_fingerprint(recipe: Recipe, files: tuple[ScannedFile, ...], identity: M
         content["deduplicate"] = deduplicate_identity(
             config.dataprocessor.deduplicate, [dataset.name for dataset in datasets]
         )
+    formats = getattr(config, "output_format", (PARQUET,))
+    if formats != (PARQUET,):
+        content["output_format"] = [(name, OUTPUT_FORMATS.identity(name)) for name in formats]
     packing = packing_identity(config)
     if packing:
         content["packing"] = packing

@@ -2,7 +2,8 @@
 
 A directory of a complete data set:
 
-    train-00000-of-00003.parquet, ...   the shards
+    train-00000-of-00003.parquet, ...   the Parquet shards
+    mds/, jsonl/, ...                   the shards in other formats, if any (`output_format`)
     quarantine.jsonl                    the rows that could not be used, if any
     dropped.jsonl                       the rows that rules of the config removed, if any
     README.md                           the data set card
@@ -43,9 +44,10 @@ from sftkit.storage.dataset_files import (
     MANIFEST_NAME,
     ROW_LIST_NAMES,
     STAGING_NAME,
+    is_format_file,
     is_row_list,
     names_in_journal,
-    shard_names,
+    names_of_shards,
 )
 from sftkit.storage.files import file_sizes, remove, write_text
 from sftkit.storage.paths import AnyPath, RemotePath
@@ -81,9 +83,12 @@ class Output(ABC, Generic[P]):
         staging_dir: a directory for staged units that other runs may share; complete units in it are never removed.
             By default they are in `.staging`.
         keep_staging: keep the units in `.staging` after the run.
+        folders: names of the folders in it that the run writes shards to.
     """
 
-    def __init__(self, path: P, staging_dir: AnyPath | None = None, *, keep_staging: bool = False) -> None:
+    def __init__(
+        self, path: P, staging_dir: AnyPath | None = None, *, keep_staging: bool = False, folders: Sequence[str] = ()
+    ) -> None:
         self.run = run_name()
         """Names this run; part of its temporary file names."""
         self.path: P = path
@@ -92,6 +97,7 @@ class Output(ABC, Generic[P]):
         """The staged units."""
         self.shard_folder: P = self.staging / run_folder_name(self.run)
         """Where shards are written. Each run has its own: a worker may briefly outlive the run that started it."""
+        self._folders = folders
         self._stages_here = self._is_in_staging(self.units.path)
         self._used_keys: Collection[str] = ()
         self._keeps_units = keep_staging or (staging_dir is not None and self._stages_here)
@@ -108,6 +114,10 @@ class Output(ABC, Generic[P]):
         """Return whether every shard of a manifest is here with its size, and the lists of rows with their sha256."""
         sizes = file_sizes(self.path)
         complete = all(sizes.get(PurePosixPath(shard.file).name) == shard.bytes for shard in manifest.shards)
+        files = [(PurePosixPath(file.file), file.bytes) for file in manifest.format_files if is_format_file(file.file)]
+        below = {folder: file_sizes(self.path / str(folder)) for folder in {path.parent for path, _ in files}}
+        complete &= len(files) == len(manifest.format_files)
+        complete &= all(below[path.parent].get(path.name) == size for path, size in files)
         return complete and all(row_list_sha256(self.path, name) == manifest.files.get(name) for name in ROW_LIST_NAMES)
 
     @abstractmethod
@@ -153,7 +163,12 @@ class Output(ABC, Generic[P]):
         ours = set(journal or ())
         if journal is not None:
             ours.add(CARD_NAME)
-        taken = [name for name in self._names() if name.endswith(".parquet") or name in (CARD_NAME, MANIFEST_NAME)]
+        yield from self._foreign_folders()
+        taken = [
+            name
+            for name in self._names()
+            if name.endswith(".parquet") or "/" in name or name in (CARD_NAME, MANIFEST_NAME)
+        ]
         yield from (name for name in taken if manifest is None and name not in ours)
         for name in ROW_LIST_NAMES:
             if is_foreign_row_list(self.path / name):
@@ -202,7 +217,7 @@ class Output(ABC, Generic[P]):
             raise OutputError(f"output_dir {self.path}: holds {foreign}, which sftkit did not write; move it")
         write_text(self.staging / JOURNAL_NAME, json.dumps(journal), self.run)
         remove(self.path / MANIFEST_NAME)
-        remove(*(self.path / name for name in journal))
+        self._remove_shards(journal)
         self._move_into_place(names)
         complete = replace(manifest, files=write_side_files(self.path, manifest, lists, self.run))
         self._check_lock()
@@ -214,9 +229,17 @@ class Output(ABC, Generic[P]):
     def _is_in_staging(self, path: AnyPath) -> bool:
         """Return whether a path is `.staging` or below it."""
 
+    def _foreign_folders(self) -> Iterator[str]:
+        """Yield the names of the run's folders that something else has: a file, or a link to another place."""
+        yield from ()
+
+    def _remove_shards(self, names: Sequence[str]) -> None:
+        """Remove files of shards; missing ones are ignored."""
+        remove(*(self.path / name for name in names))
+
     @abstractmethod
     def _names(self) -> Sequence[str]:
-        """Return the names of the files in the directory itself."""
+        """Return the names of the files in the directory itself, and of those in the run's folders, with slashes."""
 
     @abstractmethod
     def _existing(self, names: Sequence[str]) -> Sequence[str]:
@@ -241,8 +264,10 @@ class Output(ABC, Generic[P]):
 
 
 def _shard_names_in(manifest: Manifest | None) -> list[str]:
-    """Return the plain names of shards in a manifest, which may be a stranger's."""
-    return shard_names(shard.file for shard in manifest.shards) if manifest is not None else []
+    """Return the names of shards in a manifest, which may be a stranger's; all lead to files in its directory."""
+    if manifest is None:
+        return []
+    return names_of_shards([*(shard.file for shard in manifest.shards), *(file.file for file in manifest.format_files)])
 
 
 def is_foreign_row_list(place: AnyPath) -> bool:

@@ -3,7 +3,8 @@
 The folder may be a link to a disk that holds other files, and anyone may put files into it. What is removed there is
 known by its name and by a record that a run has made:
 
-- A run's folder holds an empty file `RUN_MARK`. Of its files, those with the names of shards are removed.
+- A run's folder holds an empty file `RUN_MARK`. Of the files in it and in its folders, those with the names of shards
+  are removed.
 - Unfinished files (`.NAME.RUN.tmp`) are removed if the folder of their run is there.
 - Staged units are removed if this run has used them, or if their content is that of a unit's file.
 
@@ -17,11 +18,11 @@ import re
 import uuid
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from sftkit.shards.staging.unit_files import has_unit_schema
-from sftkit.storage.dataset_files import is_shard_name, is_unit_file, template_date_in, unit_key_in
-from sftkit.storage.files import TEMPORARY_SUFFIX
+from sftkit.storage.dataset_files import is_unit_file, names_of_shards, template_date_in, unit_key_in
+from sftkit.storage.files import TEMPORARY_SUFFIX, files_below
 from sftkit.storage.paths import AnyPath
 
 RUN_MARK = "sftkit_run"
@@ -47,9 +48,10 @@ def is_run_folder(name: str) -> bool:
 
 
 def is_shard_of_run(name: str) -> bool:
-    """Return whether a name in the folder of a run is that of a shard, complete or not."""
-    unfinished = _UNFINISHED_SHARD.fullmatch(name)
-    return is_shard_name(name if unfinished is None else unfinished[1])
+    """Return whether a name, relative to the folder of a run, is that of a file of a shard, complete or not."""
+    folder, slash, file = name.rpartition("/")
+    unfinished = _UNFINISHED_SHARD.fullmatch(file)
+    return bool(names_of_shards([folder + slash + (file if unfinished is None else unfinished[1])]))
 
 
 def remove_unfinished(staging: Path, output: Path) -> None:
@@ -63,7 +65,9 @@ def remove_unfinished(staging: Path, output: Path) -> None:
     for folder in (staging, output) if marked else ():
         _remove_files(path for path in folder.iterdir() if path.name.startswith(".") and path.name.endswith(endings))
     for path in marked:
-        _remove_files(each for each in path.iterdir() if is_shard_of_run(each.name))
+        _remove_files(path / name for name in files_below(path) if is_shard_of_run(name))
+        for below, _, _ in os.walk(path, topdown=False):
+            remove_if_empty(Path(below))
         if [each.name for each in path.iterdir()] == [RUN_MARK]:
             _remove_files([path / RUN_MARK])
     for path in runs:
@@ -94,6 +98,14 @@ def remove_if_empty(folder: Path) -> None:
     """Remove a folder unless something is in it, or it is a link."""
     with suppress(OSError):
         folder.rmdir()
+
+
+def remove_empty_folders(root: Path, names: Iterable[str]) -> None:
+    """Remove the folders below `root` that were those of some files, given by relative names, and are empty now."""
+    parents = {parent for name in names for parent in PurePosixPath(name).parents if parent != PurePosixPath()}
+    for parent in sorted(parents, key=lambda each: -len(each.parts)):
+        if not any((root / each).is_symlink() for each in (parent, *parent.parents)[:-1]):
+            remove_if_empty(root / parent)
 
 
 def _remove_files(paths: Iterable[Path] | Iterator[Path]) -> None:

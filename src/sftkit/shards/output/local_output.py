@@ -7,7 +7,7 @@ import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from sftkit.errors import OutputError
 from sftkit.shards.manifest import Manifest
@@ -16,13 +16,14 @@ from sftkit.shards.output.leftovers import (
     RUN_MARK,
     is_regular,
     is_run_folder,
+    remove_empty_folders,
     remove_if_empty,
     remove_unfinished,
     remove_units,
 )
 from sftkit.storage.dataset_files import JOURNAL_NAME, ROW_LIST_NAMES, STAGING_NAME, is_unit_file, template_date_in
 from sftkit.storage.file_lock import hold_lock
-from sftkit.storage.files import atomic_replace, make_directory
+from sftkit.storage.files import atomic_replace, files_below, make_directory
 from sftkit.storage.paths import AnyPath
 from sftkit.storage.retry import error_reason
 
@@ -140,9 +141,20 @@ class LocalOutput(Output[Path]):
 
     def _names(self) -> Sequence[str]:
         try:
-            return sorted(path.name for path in self.path.iterdir()) if self.path.is_dir() else []
+            direct = sorted(path.name for path in self.path.iterdir()) if self.path.is_dir() else []
+            below = [f"{folder}/{name}" for folder in self._folders for name in files_below(self.path / folder)]
         except OSError as error:
             raise OutputError(f"output_dir {self.path}: cannot be read: {error.strerror}") from None
+        return [*direct, *below]
+
+    def _foreign_folders(self) -> Iterator[str]:
+        for name in self._folders:
+            folder = self.path / name
+            if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+                yield name
+            else:
+                links = (each for each in files_below(folder) if (folder / each).is_symlink())
+                yield from (f"{name}/{each}" for each in links if (folder / each).is_dir())
 
     def _existing(self, names: Sequence[str]) -> Sequence[str]:
         return [name for name in names if (self.path / name).is_file()]
@@ -150,8 +162,17 @@ class LocalOutput(Output[Path]):
     def _check_lock(self) -> None:
         """Do nothing: nobody can take over a file lock while this process lives."""
 
+    def _remove_shards(self, names: Sequence[str]) -> None:
+        # What a link leads to is not ours.
+        own = [
+            name for name in names if not any((self.path / each).is_symlink() for each in PurePath(name).parents[:-1])
+        ]
+        super()._remove_shards(own)
+        remove_empty_folders(self.path, own)
+
     def _move_into_place(self, names: Sequence[str]) -> None:
         for name in names:
+            (self.path / name).parent.mkdir(parents=True, exist_ok=True)
             try:
                 (self.shard_folder / name).replace(self.path / name)
             except OSError as error:

@@ -65,7 +65,8 @@ class RemoteOutput(Output[RemotePath]):
         return str(path) == str(self.staging) or str(path).startswith(f"{self.staging}/")
 
     def _names(self) -> Sequence[str]:
-        return list(file_sizes(self.path))
+        below = (f"{folder}/{name}" for folder in self._folders for name in file_sizes_recursive(self.path / folder))
+        return [*file_sizes(self.path), *below]
 
     def _existing(self, names: Sequence[str]) -> Sequence[str]:
         return names  # removing a missing file costs no more than looking for it
@@ -80,7 +81,7 @@ class RemoteOutput(Output[RemotePath]):
 
     def _remove_unfinished(self, names: Iterable[str]) -> None:
         """Remove the shards of runs that have ended, given the names of files below `.staging`."""
-        below = [(name, *name.split("/")) for name in names if name.count("/") == 1]
+        below = [(name, *name.split("/", 1)) for name in names if "/" in name]
         marked = {folder for _, folder, file in below if file == RUN_MARK and is_run_folder(folder)}
         shards = [name for name, folder, file in below if folder in marked and is_shard_of_run(file)]
         remove(*(self.staging / name for name in shards))

@@ -24,10 +24,13 @@ def dataset_card(manifest: Manifest) -> str:
 
     The manifest records its sha256, so the same data set must always get the same text.
     """
-    lines = ["---", "configs:", "- config_name: default", "  data_files:"]
-    for name in manifest.splits:
-        lines += [f"  - split: {name}", f"    path: {name}-*.parquet"]
-    lines += ["---", "", "# Training-ready shards", ""]
+    lines = []
+    if manifest.shards:
+        lines += ["---", "configs:", "- config_name: default", "  data_files:"]
+        for name in manifest.splits:
+            lines += [f"  - split: {name}", f"    path: {name}-*.parquet"]
+        lines += ["---", ""]
+    lines += ["# Training-ready shards", ""]
     if manifest.tokenizer is not None and manifest.text_column is None:
         lines += [
             f"Tokenized with {_code(manifest.tokenizer.name)}; `labels` are unshifted, -100 where there is no loss.",
@@ -50,11 +53,14 @@ def dataset_card(manifest: Manifest) -> str:
         rows = f"{split.rows:,}"
         if split.pack_length is not None and split.sequences is not None and split.fill_rate is not None:
             rows += f" packs of {split.pack_length:,}, {split.fill_rate:.1%} full, with {split.sequences:,} sequences"
-        lines.append(f"| {name} | {len(split.shards)} | {rows} | {split.tokens:,} | {split.trained_tokens:,} |")
+        shards = str(len(split.shards)) if split.shards else "-"
+        lines.append(f"| {name} | {shards} | {rows} | {split.tokens:,} | {split.trained_tokens:,} |")
     trainer = manifest.config.get("parquet_columns", SFTKIT)
     for_trainer = f" (`parquet_columns: {trainer}`)" if trainer != SFTKIT else ""
     lines += ["", f"Columns: {', '.join(map(_code, manifest.columns))}{for_trainer}. "]
     lines += ["How they were made, and from what, stands in `manifest.json`."]
+    for name in manifest.formats:
+        lines += ["", f"The folder `{name}` has the rows as {_code(name)}."]
     return "\n".join(lines) + "\n"
 
 

@@ -1,34 +1,29 @@
-"""Writes Parquet shards: contiguous ranges of the final row order, balanced by tokens.
+"""Writes shards: contiguous ranges of the final row order, balanced by tokens, in the formats that are asked for.
 
-Shards are compressed with zstd; row groups hold about `ROW_GROUP_BYTES` of tokens or text, and page dictionaries are
-used for retained columns only. The bytes of a shard depend on its rows alone.
+Rows are gathered and written in parts of about `ROW_GROUP_BYTES` of tokens or text: the row groups of Parquet files.
 """
 
 from __future__ import annotations
 
-import os
 import pickle
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from sftkit.core.error_text import first_line
 from sftkit.core.progress import Done, Report, no_report
 from sftkit.core.rows import Offsets
 from sftkit.errors import DataError
-from sftkit.shards.manifest import ShardInfo
+from sftkit.shards.manifest import FormatFile
 from sftkit.shards.staging.staged_unit import Int32Array
 from sftkit.shards.writing.row_gatherer import RowGatherer, SequenceSelection
+from sftkit.shards.writing.shard_format import ShardFormat, ShardPlace, WrittenSplit, new_file
 from sftkit.shards.writing.shard_layout import ShardLayout
-from sftkit.storage.files import atomic_replace, sha256_of_file
+from sftkit.storage.dataset_files import is_format_file, is_shard_name
 from sftkit.storage.paths import AnyPath
 
 T = TypeVar("T")
@@ -41,11 +36,11 @@ _BYTES_PER_TOKEN = 8  # an id and its label
 class ShardTask:
     """One shard to write."""
 
-    path: AnyPath
+    place: ShardPlace
     sequences: SequenceSelection
 
     def __str__(self) -> str:
-        return self.path.name
+        return self.place.name
 
 
 def shard_bounds(sizes: Int32Array | Offsets, count: int, unit: str = "rows") -> list[int]:
@@ -84,89 +79,117 @@ def shard_bounds(sizes: Int32Array | Offsets, count: int, unit: str = "rows") ->
 
 
 def shard_name(split: str, number: int, count: int) -> str:
-    """Return the file name of a shard, in the convention of Hub data sets.
+    """Return the name of a shard without a suffix, in the convention of Hub data sets.
 
     Example:
         >>> shard_name("train", 0, 3)
-        'train-00000-of-00003.parquet'
+        'train-00000-of-00003'
     """
-    return f"{split}-{number:05d}-of-{count:05d}.parquet"
+    return f"{split}-{number:05d}-of-{count:05d}"
+
+
+@dataclass(frozen=True)
+class WrittenShard:
+    """What a shard holds, and its files in each format."""
+
+    rows: int
+    """Rows, or packs."""
+    tokens: int
+    """0 for text."""
+    trained_tokens: int
+    files: Mapping[str, tuple[FormatFile, ...]]
+    """By the name of the format."""
 
 
 class ShardWriter:
-    """Writes shards of one layout. A callable, to be run as the function of `Runner.run_reporting`.
+    """Writes shards of one layout, each in all formats at once, so that staged rows are read once.
 
-    Unpickling returns the same writer for all shards that a process writes, so that each process indexes a staged unit
-    only once.
+    A callable, to be run as the function of `Runner.run_reporting`. Unpickling returns the same writer for all shards
+    that a process writes, so that each process indexes a staged unit only once.
     """
 
-    def __init__(self, layout: ShardLayout) -> None:
+    def __init__(self, layout: ShardLayout, formats: Mapping[str, ShardFormat]) -> None:
         self._layout = layout
+        self._formats = formats
         self._gatherer = RowGatherer(layout)
         self._pickled: bytes | None = None
 
     def __reduce__(self) -> tuple[Callable[[bytes], ShardWriter], tuple[bytes]]:
-        self._pickled = self._pickled or pickle.dumps(self._layout)
+        self._pickled = self._pickled or pickle.dumps((self._layout, dict(self._formats)))
         return _process_writer, (self._pickled,)
 
-    def __call__(self, task: ShardTask, report: Report = no_report) -> ShardInfo:
-        """Write one Parquet file, and report after each row group; a step is a row.
+    def __call__(self, task: ShardTask, report: Report = no_report) -> WrittenShard:
+        """Write the files of one shard, and report after each part; a step is a row.
 
         Raises:
-            OSError: a staged unit cannot be read, or the file cannot be written.
-            DataError: the file cannot be read back.
+            OSError: a staged unit cannot be read, or a file cannot be written.
+            DataError: a file cannot be read back.
         """
-        layout, rows, tokens, trained = self._layout, 0, 0, 0
-        # Ids hardly repeat within a page, so a dictionary of them would only cost time.
-        options = {
-            "compression": "zstd",
-            "use_dictionary": layout.dictionary_columns,
-            "column_encoding": layout.encodings or None,
-            "write_statistics": False,
-        }
-        with atomic_replace(task.path, uuid.uuid4().hex[:8]) as temporary:
-            with (
-                pa.OSFile(os.fsencode(temporary), "w") as sink,
-                pq.ParquetWriter(sink, layout.parquet_schema, **options) as writer,
-            ):
-                value_bytes = 1 if layout.text_column is not None else _BYTES_PER_TOKEN
-                groups = _row_groups(task.sequences.row_sizes, value_bytes)
-                tables = (self._gatherer.gather(task.sequences.slice(start, stop)) for start, stop in groups)
-                for part in prefetch(tables):
-                    writer.write_table(layout.parquet_table(part.table), row_group_size=part.table.num_rows)
-                    rows, tokens = rows + part.table.num_rows, tokens + part.tokens
-                    trained += part.trained_tokens
-                    report(Done(rows, rows, tokens))
-            _check_readable(temporary, task, rows, layout)
-            size, sha256 = temporary.stat().st_size, sha256_of_file(temporary)
-        return ShardInfo(task.path.name, rows, tokens, trained, size, sha256)
-
-
-def _check_readable(path: Path, task: ShardTask, rows: int, layout: ShardLayout) -> None:
-    """Open a shard as its readers do, before it is published: its footer, its schema, and the first of its rows."""
-    try:
-        with pa.OSFile(os.fsencode(path)) as source:
-            file = pq.ParquetFile(source)
-            first = next(file.iter_batches(batch_size=1))
-            is_right = file.metadata.num_rows == rows and first.schema.names == layout.parquet_schema.names
-    except (pa.ArrowException, OSError, StopIteration) as error:
-        raise DataError(
-            f"{task}: this shard cannot be read back ({first_line(error)}); convert retained columns with objects and "
-            "lists to text"
-        ) from None
-    if not is_right:
-        raise DataError(f"{task}: this shard does not hold what was written; check the disk and run the command again")
+        rows, tokens, trained = 0, 0, 0
+        with ExitStack() as opened:
+            files = {
+                name: opened.enter_context(each.open(task.place, task.sequences))
+                for name, each in self._formats.items()
+            }
+            value_bytes = 1 if self._layout.text_column is not None else _BYTES_PER_TOKEN
+            groups = _row_groups(task.sequences.row_sizes, value_bytes)
+            tables = (self._gatherer.gather(task.sequences.slice(start, stop)) for start, stop in groups)
+            for part in prefetch(tables):
+                for file in files.values():
+                    file.write(part)
+                rows, tokens = rows + part.table.num_rows, tokens + part.tokens
+                trained += part.trained_tokens
+                report(Done(rows, rows, tokens))
+            return WrittenShard(rows, tokens, trained, {name: file.finish() for name, file in files.items()})
 
 
 @lru_cache(maxsize=1)
 def _process_writer(pickled: bytes) -> ShardWriter:
     """Return the writer of this process; a process works for one run at a time."""
-    return ShardWriter(pickle.loads(pickled))
+    return ShardWriter(*pickle.loads(pickled))
 
 
-def write_shard(layout: ShardLayout, task: ShardTask) -> ShardInfo:
-    """Write one Parquet file with a new `ShardWriter`."""
-    return ShardWriter(layout)(task)
+def write_indexes(
+    root: AnyPath,
+    formats: Mapping[str, ShardFormat],
+    sequences: Mapping[str, SequenceSelection],
+    shards: Mapping[str, Sequence[WrittenShard]],
+) -> dict[str, tuple[FormatFile, ...]]:
+    """Write the files in which formats describe all shards.
+
+    Args:
+        root: the directory that the shards are in.
+        formats: by name.
+        sequences: the rows of each split.
+        shards: those of each split, in row order.
+
+    Returns:
+        All files of each format other than those in the directory itself, by the name of the format.
+
+    Raises:
+        OSError: a file cannot be written.
+        DataError: a format of another package gives its files names that runs do not recognize.
+    """
+    found = {}
+    for name, each in formats.items():
+        splits = {
+            split: WrittenSplit(sequences[split], tuple(file for shard in written for file in shard.files[name]))
+            for split, written in shards.items()
+        }
+        files = [file for split in splits.values() for file in split.files]
+        for path, content in each.index(splits).items():
+            with new_file(root, path) as file:
+                file.write(content)
+            files.append(file.record(None))
+        wrong = next((each.file for each in files if not _may_be_file_of(name, each.file)), None)
+        if wrong is not None:
+            raise DataError(f"output_format={name}: writes {wrong!r}, which is no name for a shard; fix the package")
+        found[name] = tuple(each for each in files if "/" in each.file)
+    return {name: files for name, files in found.items() if files}
+
+
+def _may_be_file_of(name: str, file: str) -> bool:
+    return is_shard_name(file) or (is_format_file(file) and file.startswith(f"{name}/"))
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:

@@ -16,11 +16,12 @@ from sftkit.storage.dataset_files import (
     MANIFEST_NAME,
     ROW_LIST_NAMES,
     STAGING_NAME,
+    is_format_file,
     is_row_list,
     is_shard_name,
     is_unit_file,
     names_in_journal,
-    shard_names,
+    names_of_shards,
     template_date_in,
 )
 from sftkit.storage.files import read_bytes
@@ -28,6 +29,9 @@ from sftkit.storage.paths import AnyPath, RemotePath
 from sftkit.storage.training_files import is_training_output
 
 P = TypeVar("P", Path, RemotePath)
+
+_DEEPEST = 2
+"""Folders between a data set and its shards, as in `mds/train/`."""
 
 
 class OwnFiles:
@@ -54,8 +58,20 @@ class OwnFiles:
             return is_row_list(path)
         if is_shard_name(name) or name in (MANIFEST_NAME, CARD_NAME):
             shards = self._shards_in(path.parent)
-            return shards is not None and (name in shards or not is_shard_name(name))
+            if shards is not None and (name in shards or not is_shard_name(name)):
+                return True
+        if self._is_in_format_folder(path):
+            return True
         return isinstance(path, Path) and self._is_in_training_output(path.parent)
+
+    def _is_in_format_folder(self, path: AnyPath) -> bool:
+        """Return whether a file is a shard in a folder of a data set, such as `mds/train/`."""
+        below, folder = path.name, path.parent
+        for _ in range(_DEEPEST):
+            below, folder = f"{folder.name}/{below}", folder.parent
+            if is_format_file(below) and below in (self._shards_in(folder) or ()):
+                return True
+        return False
 
     def _shards_in(self, folder: AnyPath) -> frozenset[str] | None:
         """Return the shards that the manifest or the journal of a directory names; None if it has neither."""
@@ -81,6 +97,8 @@ def _shards_in_manifest(folder: AnyPath) -> list[str] | None:
         content = json.loads(read_bytes(folder / MANIFEST_NAME))
         if "fingerprint" not in content:
             return None
-        return shard_names(shard["file"] for split in content["splits"].values() for shard in split["shards"])
+        shards = [shard["file"] for split in content["splits"].values() for shard in split["shards"]]
+        others = [file["file"] for files in content.get("formats", {}).values() for file in files]
+        return names_of_shards([*shards, *others])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

@@ -53,7 +53,7 @@ def print_result(manifest: Manifest, output_dir: str, console: Console) -> None:
         share = f"{split.trained_tokens / split.tokens:.1%}" if split.tokens else "-"
         # Rows of text have no tokens yet.
         tokens = (split.tokens, split.trained_tokens) if manifest.text_column is None else (None, None)
-        counts = (len(split.shards), split.rows, *tokens)
+        counts = (len(split.shards) or None, split.rows, *tokens)
         table.add_row(name, *("-" if count is None else f"{count:,}" for count in counts), share)
     console.print(table)
     for name, split in manifest.splits.items():
@@ -91,6 +91,13 @@ def print_result(manifest: Manifest, output_dir: str, console: Console) -> None:
             )
         )
     console.print(Text(f"written to {redact_url(output_dir)}"))
+    for name, files in manifest.formats.items():
+        size = sum(file.bytes for file in files)
+        print_text(
+            console,
+            Text(f"{name}: {len(files):,} file{'' if len(files) == 1 else 's'}, {size:,} bytes in {name}/"),
+            indent=2,
+        )
 
 
 def print_not_rendered(manifest: Manifest, console: Console) -> None:

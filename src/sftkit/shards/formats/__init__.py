@@ -1,0 +1,4 @@
+"""The formats of shards: Parquet, JSON Lines, MosaicML's MDS, and those of Megatron and NeMo.
+
+A format is a subclass of `ShardFormat` with a `registered_as` in a module of this folder.
+"""
