@@ -21,6 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from reliability.material import HANG
 from sftkit.errors import OutputError, SourceError
+from sftkit.shards.formats.output_formats import OUTPUT_FORMATS
 from support import dataset, handler, preprocess, shard_bytes, write_jsonl
 
 
@@ -69,7 +70,7 @@ def run_with_faults(
     done = subprocess.run(command, capture_output=True, text=True, timeout=HANG, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(done.stdout.splitlines()[-1])
-    assert set(result["uninterrupted"]["files"]) == {
+    assert {name for name in result["uninterrupted"]["files"] if "/" not in name} == {
         *(f"train-{n:05d}-of-00003.parquet" for n in range(3)), "validation-00000-of-00001.parquet",
         "README.md", "quarantine.jsonl",
     }  # fmt: skip
@@ -99,6 +100,14 @@ def test_a_run_killed_at_any_moment_resumes_and_makes_the_same_bytes(
     """At random times, and before random ones of all the changes that it makes to its directory."""
     runs = run_with_faults(fault, times, tmp_path, argv, stages)
     assert {run["code"] for run in runs} == {-signal.SIGKILL}
+
+
+def test_a_run_killed_while_it_publishes_other_formats_makes_the_same_bytes(tmp_path: Path, argv: list[str]) -> None:
+    formats = f"--output_format={','.join(OUTPUT_FORMATS)}"
+    runs = run_with_faults("killed_at_a_change", 2, tmp_path, [*argv, formats], {"publishing", "done"})
+    assert {run["code"] for run in runs} == {-signal.SIGKILL}
+    names = {name.split("/")[0] for run in runs for name in run["made"]["files"] if "/" in name}
+    assert names == {*OUTPUT_FORMATS} - {"parquet"}
 
 
 @pytest.mark.parametrize(

@@ -518,6 +518,7 @@ AFTER_STAGING = [
     data("loss_weight", 0.5, NONE),
     data("loss_weight", 1, NONE, done=True, same=True, name="the usual loss weight"),
     option("source_column", True, NONE),
+    option("output_format", ["parquet", "jsonl"], NONE, same=True),
     data("name", "other", NONE, done=True, same=True),
     Case("a name with a column of sources", named_sources, NONE, keys=("source_column", "datasets.name")),
     data("builder", "json", NONE, done=True, same=True),

@@ -25,6 +25,7 @@ from sftkit.inspection.report import inspect_shards
 from sftkit.inspection.verify.verify_dataset import verify
 from sftkit.preprocessing.build import find_finished, output_for, run
 from sftkit.preprocessing.planning import plan
+from sftkit.shards.formats.output_formats import OUTPUT_FORMATS
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.reading import open_shards
 from sftkit.shards.staging.row_index import build_row_index
@@ -206,6 +207,23 @@ def test_another_data_set_is_overwritten_only_on_request(source: Path, filled: B
     assert filled.files("out") == before
     made(config(str(source), filled.url("out"), filled, num_dataset_shards=1, overwrite=True))
     assert sorted(shards_in(filled, "out")) == ["train-00000-of-00001.parquet"]
+
+
+def test_other_formats_are_the_same_as_those_on_a_disk(source: Path, tmp_path: Path, bucket: Bucket) -> None:
+    formats = tuple(OUTPUT_FORMATS)
+    made(config(str(source), str(tmp_path / "out"), bucket, output_format=formats))
+    made(config(str(source), bucket.url("out"), bucket, output_format=formats))
+    local = {path.relative_to(tmp_path / "out").as_posix(): path for path in (tmp_path / "out").rglob("*")}
+    shards = {name: path.read_bytes() for name, path in local.items() if path.is_file() and name != "manifest.json"}
+    stored = bucket.files("out")
+    assert {name: data for name, data in stored.items() if name != "manifest.json"} == shards
+    assert find_finished(plan(config(str(source), bucket.url("out"), bucket, output_format=formats))) is not None
+    bucket.put(source, "out/mds/theirs.jsonl")
+    made(config(str(source), bucket.url("out"), bucket, overwrite=True))
+    assert {name for name in bucket.names("out") if "/" in name} == {"mds/theirs.jsonl"}
+    bucket.put(source, "new/mds/theirs.jsonl")
+    with pytest.raises(OutputError, match=r"new: holds mds/theirs\.jsonl, which sftkit did not write"):
+        made(config(str(source), bucket.url("new"), bucket, output_format=("mds",)))
 
 
 def test_an_output_directory_with_foreign_files_is_rejected(source: Path, bucket: Bucket) -> None:

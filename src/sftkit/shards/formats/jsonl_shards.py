@@ -59,7 +59,7 @@ class _JsonLinesFile(ShardFile):
 
     def _values(self, column: pa.Array) -> pa.Array:
         """Return the JSON text of each value of a column."""
-        if column.type in _LISTS_OF_IDS:
+        if column.type in _LISTS_OF_IDS and not column.values.null_count:
             return _bracketed(
                 column, self._integers.of(numpy_view(column.values, column.type.value_type.to_pandas_dtype()))
             )

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sftkit.shards.arrow_arrays import numpy_view
 from sftkit.shards.manifest import FormatFile
@@ -107,10 +108,13 @@ def _samples(table: pa.Table, encodings: Mapping[str, str]) -> Iterator[bytes]:
 
 
 def _arrays(column: pa.ListArray) -> Iterator[bytes]:
-    """Encode lists of numbers as `ndarray` with a data type that the column has: dimensions, then values."""
+    """Encode lists of numbers as `ndarray` with a data type that the column has: dimensions, then values.
+
+    The padding of a pack has no source, which is written as -1.
+    """
     offsets = numpy_view(column.offsets, np.int32).tolist()
     item = np.dtype(column.type.value_type.to_pandas_dtype())
-    values = numpy_view(column.values, item).view(np.uint8).data
+    values = numpy_view(pc.fill_null(column.values, -1), item).view(np.uint8).data
     for start, stop in pairwise(offsets):
         head = bytes((_ONE_DIMENSION,)) + (stop - start).to_bytes(4, "little")
         yield head + values[start * item.itemsize : stop * item.itemsize]

@@ -72,8 +72,8 @@ class ShardFormat(ABC):
     """A format of shards.
 
     A built-in format is in `sftkit.shards.formats` and found by its `registered_as`; one of another package is an entry
-    point of the group `sftkit.output_formats`, called like its `registered_as`. It is sent to worker processes, so it must be picklable. The bytes of
-    its files must depend on the rows alone.
+    point of the group `sftkit.output_formats`, called like its `registered_as`. It is sent to worker processes, so it
+    must be picklable. The bytes of its files must depend on the rows alone.
 
     Args:
         layout: the columns of the shards.
