@@ -69,7 +69,7 @@ class _JsonLinesFile(ShardFile):
 
 
 class _IntegerTexts:
-    """The decimal texts of integers. They are made once and looked up, which is faster than to make each anew."""
+    """The decimal texts of integers. They are made once and looked up, which is faster than to convert each."""
 
     def __init__(self) -> None:
         self._first = 0
