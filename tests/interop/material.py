@@ -13,6 +13,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
+from docs.pages import ROOT, blocks_of
+
 Sequences = list[tuple[list[int], list[int]]]
 """Ids and labels of each sequence."""
 
@@ -40,6 +42,14 @@ def loss_of(model: Any, expected: Sequences) -> float:
             total += torch.nn.functional.cross_entropy(logits, target, ignore_index=-100, reduction="sum").item()
             count += int((target != -100).sum())
     return total / count
+
+
+def page_module(name: str) -> dict[str, Any]:
+    """What the file of this name defines that docs/interop.md shows."""
+    block = next(block for block in blocks_of(ROOT / "docs" / "interop.md") if block.file_name == name)
+    names: dict[str, Any] = {}
+    exec(compile(block.text, block.place, "exec"), names)
+    return names
 
 
 @contextmanager
