@@ -22,7 +22,7 @@ def first_loss(model: Any, tokenizer: Any, data: Any, folder: Path, **options: A
     arguments = SFTConfig(str(folder), use_cpu=True, bf16=False, report_to=[], **{**defaults, **options})
     trainer = SFTTrainer(model, arguments, train_dataset=data, processing_class=tokenizer)
     model.eval()
-    return float(trainer.compute_loss(model, next(iter(trainer.get_train_dataloader()))))
+    return float(trainer.compute_loss(model, next(iter(trainer.get_train_dataloader()))).detach())
 
 
 @pytest.mark.parametrize("columns", ["sftkit", "trl"])
