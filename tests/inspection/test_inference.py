@@ -40,7 +40,7 @@ def exchange(number: int) -> list[dict[str, Any]]:
 
 TALKS = [
     [system("Be kind."), *exchange(1), *exchange(2), *exchange(3)],
-    [user("Hi"), assistant("Hello")],
+    [user("Hi"), assistant("Hello"), user("Bye"), assistant("See you")],
     [*exchange(4), user("And?")],
     [
         user("1+2?"),
@@ -109,6 +109,8 @@ def test_a_conversation_rendered_once_differs_at_the_first_answer_without_its_re
     assert {each.found[:1] for each in found.differences} == {"A", "{"}
     assert {(each.expected or "")[:7] for each in found.differences} == {"<think>"}
     assert sorted(each.message for each in found.differences) == [1, 1, 2]
+    rows = [f"{tmp_path / 'out.jsonl'}:{number}" for number in (1, 3, 4)]
+    assert sorted(each.source or "" for each in found.differences) == ([""] * 3 if "packing" in options else rows)
 
 
 def test_a_changed_token_of_the_history_is_named(tmp_path: Path) -> None:

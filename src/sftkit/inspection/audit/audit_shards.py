@@ -126,7 +126,7 @@ def audit_shards(config: InspectConfig, shards: ShardSet, fields: Sequence[str],
     counts = merge_counts([part.counts for part in parts])
     duplicates = find_duplicates([part.digests for part in parts], repeated)
     files = [
-        InferenceInput(layout, relative_name(layout.path, shards.root), packings[split], part.sequences or count)
+        InferenceInput(layout, relative_name(layout.path, shards.root), packings[split], part.sequences or count, split)
         for (split, layout), part, count in zip(tokens, parts, counted, strict=True)
         if layout.supervision
     ]

@@ -44,6 +44,16 @@ class RowSources:
     """(data set, path) of each source."""
     splits: Mapping[str, Numbers]
     """Split -> the source of each of its rows, an index into `names`, shape (rows,)."""
+    kept: Mapping[str, Offsets]
+    """Split -> the index of each of its rows among those kept of its source, shape (rows,)."""
+    complete: tuple[bool, ...]
+    """The sources of which all rows were kept."""
+
+    def reference(self, split: str, row: int) -> str:
+        """Return the source of a row as `path:row`, or only its path if rows of the source were removed."""
+        number = int(self.splits[split][row])
+        path = self.names[number][1]
+        return f"{path}:{int(self.kept[split][row]) + 1}" if self.complete[number] else path
 
 
 def find_row_sources(manifest: Manifest | None) -> RowSources | None:
@@ -76,16 +86,21 @@ def find_row_sources(manifest: Manifest | None) -> RowSources | None:
     except (DataError, KeyError, ValueError, TypeError):  # of another version, or edited
         return None
     ends = np.cumsum([source.rows_kept for source in manifest.sources])
+    starts = np.concatenate([[0], ends]).astype(np.int64)
     found: dict[str, Numbers] = {}
+    kept: dict[str, Offsets] = {}
     for name, info in manifest.splits.items():
         order = orders.get(name)
         if order is None or len(order) != info.rows:
             return None
         found[name] = np.searchsorted(ends, order, side="right").astype(np.int32)
+        kept[name] = np.asarray(order, np.int64) - starts[found[name]]
         written = [source.written[name].rows for source in manifest.sources if name in source.written]
         if written and np.bincount(found[name], minlength=len(ends)).tolist() != written:
             return None  # ordered by another version
-    return RowSources(tuple((source.dataset, source.path) for source in manifest.sources), found)
+    names = tuple((source.dataset, source.path) for source in manifest.sources)
+    complete = tuple(source.rows_kept == source.rows_read for source in manifest.sources)
+    return RowSources(names, found, kept, complete)
 
 
 def compare_sources(

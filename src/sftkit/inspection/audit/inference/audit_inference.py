@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from sftkit.inspection.audit.inference.turn_tokens import TurnTokenizer
 from sftkit.inspection.audit.shard_origin import ShardOrigin
 from sftkit.inspection.columns.column_layout import ColumnLayout
 from sftkit.inspection.columns.text_columns import row_reference
+from sftkit.inspection.compare.row_sources import find_row_sources
+from sftkit.shards.manifest import Manifest
 from sftkit.tokenization.conversation_reader import CONVERSATION_COLUMNS
 
 _REASONS = 5
@@ -33,6 +36,8 @@ class InferenceDifference:
 
     row: str
     """`shard:row`, or `shard:row (sequence n)` in packs."""
+    source: str | None
+    """`path:row` of its source, or only the path; None where this is not known, as in packs."""
     message: int
     """Index of the assistant message in the retained conversation that the row is compared with."""
     token: int
@@ -71,6 +76,8 @@ class InferenceInput:
     """What the file is called."""
     packing: Packing
     rows: int
+    """Rows, or sequences in packs."""
+    split: str
 
 
 def audit_inference(
@@ -116,7 +123,7 @@ def audit_inference(
             )
             for each in files
         ]
-    return _summed(checks, files, turns)
+    return _summed(checks, files, _SourceNames(origin.manifest), turns)
 
 
 def _why_impossible(origin: ShardOrigin) -> str | None:
@@ -138,14 +145,16 @@ def _configured_columns(origin: ShardOrigin) -> Iterator[str]:
                 yield own["conversation_column"]
 
 
-def _summed(checks: Sequence[RowChecks], files: Sequence[InferenceInput], turns: TurnTokenizer) -> InferenceAudit:
+def _summed(
+    checks: Sequence[RowChecks], files: Sequence[InferenceInput], sources: _SourceNames, turns: TurnTokenizer
+) -> InferenceAudit:
     unchecked: Counter[str] = Counter()
     for each in checks:
         unchecked.update(each.unchecked)
     named = dict(unchecked.most_common(_REASONS))
     others = unchecked.total() - sum(named.values())
     first = [
-        _described(file.name, *difference, turns)
+        _described(file, *difference, sources, turns)
         for each, file in zip(checks, files, strict=True)
         for difference in each.first_different
     ]
@@ -157,9 +166,32 @@ def _summed(checks: Sequence[RowChecks], files: Sequence[InferenceInput], turns:
     )
 
 
-def _described(shard: str, row: RetainedRow, first: FirstDifference, turns: TurnTokenizer) -> InferenceDifference:
+class _SourceNames:
+    """Names the sources of rows, where the manifest tells them."""
+
+    def __init__(self, manifest: Manifest | None) -> None:
+        self._sources = find_row_sources(manifest)
+        self._first: dict[tuple[str, str], int] = {}
+        for name, split in manifest.splits.items() if manifest is not None else ():
+            rows = accumulate((shard.rows for shard in split.shards), initial=0)
+            self._first.update({(name, shard.file): row for shard, row in zip(split.shards, rows, strict=False)})
+
+    def name(self, file: InferenceInput, row: int) -> str | None:
+        """Return the source of a row of a file; None if it is not known."""
+        first = self._first.get((file.split, file.name))
+        return (
+            self._sources.reference(file.split, first + row)
+            if self._sources is not None and first is not None
+            else None
+        )
+
+
+def _described(
+    file: InferenceInput, row: RetainedRow, first: FirstDifference, sources: _SourceNames, turns: TurnTokenizer
+) -> InferenceDifference:
     return InferenceDifference(
-        row_reference(shard, row.row, row.sequence),
+        row_reference(file.name, row.row, row.sequence),
+        sources.name(file, row.row),
         first.message,
         first.token,
         turns.decode(row.ids[first.token :][:SHOWN_TOKENS]),

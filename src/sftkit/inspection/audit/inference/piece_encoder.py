@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _KNOWN_CHARACTERS = 1 << 25
 """Characters of pieces whose tokens are kept."""
 
+_LEAD = "\n"
+
 _COMPARED_TEXTS = 64
 """So many texts are encoded whole, too, to compare."""
 
@@ -61,6 +63,16 @@ class PieceEncoder:
         self._characters += sum(map(len, new))
         found = [_joined([self._known[piece] for piece in pieces]) for pieces in divided]
         return self._compared(texts, found)
+
+    def encode_continuations(self, texts: Sequence[str]) -> list[Ids]:
+        """Return the tokens of texts that continue another text: without a space that the tokenizer puts before a text.
+
+        Such a tokenizer encodes them after a line end, and the tokens of that are removed.
+        """
+        alone, lead, together = self._whole(["a", _LEAD, f"{_LEAD}a"])
+        if len(together) != len(lead) + 1 or np.array_equal(together[len(lead) :], alone):
+            return self.encode(texts)
+        return [ids[len(lead) :] for ids in self._whole([_LEAD + text for text in texts])]
 
     def _pieces(self, text: str) -> list[str]:
         starts = [match.start() for match in self._cut.finditer(text)] if self._cut is not None else []

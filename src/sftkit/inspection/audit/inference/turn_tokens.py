@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _COLUMNS = ("tools", "documents")
+_EMPTY_REASONING = re.compile(
+    r"\s*(?:<([\w:]*(?:think|reason|thought)\w*)>\s*</\1>|\[THINK\]\s*\[/THINK\]|<\|START_THINKING\|><\|END_THINKING\|>)\s*"
+)
 _VARIABLES = "chat_template_kwargs"
 _ALWAYS_THERE = RESERVED_VARIABLES | {
     *("raise_exception", "strftime_now", "range", "namespace", "dict", "cycler", "joiner", "lipsum"),
@@ -143,7 +147,7 @@ class TurnTokenizer:
                 except RowError as reason:
                     found[owner].refused[message] = str(reason)
                 else:
-                    texts.append(_Texts(owner, message, conversation, prompt, whole))
+                    texts += _forms(_Texts(owner, message, conversation, prompt, whole))
         prompts = self._encoder.encode([each.prompt for each in texts])
         wholes = self._encoder.encode([each.whole for each in texts])
         merged: list[tuple[_Texts, Ids, Ids]] = []
@@ -160,13 +164,12 @@ class TurnTokenizer:
         answers = [
             each.whole[len(each.prompt) :] if each.whole.startswith(each.prompt) else "" for each, _, _ in merged
         ]
-        encoded = self._encoder.encode(answers)
+        encoded = self._encoder.encode_continuations(answers)
         for (each, prompt_ids, ids), answer, answer_ids in zip(merged, answers, encoded, strict=True):
             add = found[each.owner].turns.append
             add(TurnTokens(each.message, len(prompt_ids), np.concatenate([prompt_ids, answer_ids])))
             if answer and self._has_no_prompt(each):
-                shared = common_length(prompt_ids, ids)
-                add(TurnTokens(each.message, shared, ids))
+                add(TurnTokens(each.message, common_length(prompt_ids, ids), ids))
 
     def _has_no_prompt(self, texts: _Texts) -> bool:
         """Return whether the template writes no generation prompt, so that nothing says where the turn begins."""
@@ -174,6 +177,16 @@ class TurnTokenizer:
             return self._renderer.render(texts.conversation.first_messages(texts.message)) == texts.prompt
         except RowError:
             return False
+
+
+def _forms(texts: _Texts) -> list[_Texts]:
+    """Return a turn, and a turn without reasoning also without the empty block that some templates write for it.
+
+    As the last message, Qwen3's template writes such a turn with the block, and later without. Both follow its prompt.
+    """
+    answer = texts.whole[len(texts.prompt) :] if texts.whole.startswith(texts.prompt) else ""
+    empty = _EMPTY_REASONING.match(answer)
+    return [texts] if empty is None else [texts, texts._replace(whole=texts.prompt + answer[empty.end() :])]
 
 
 def common_length(one: Ids, other: Ids) -> int:
