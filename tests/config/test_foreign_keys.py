@@ -39,7 +39,6 @@ SUGGESTED = {
     "train_on_eot": "train_on_stop",
     "adapter": "use_peft",
     "lora_target_linear": "lora_target_modules",
-    "roles_to_train": "train_on",
     "model": "model_name_or_path",
     "dataset_name": "training_data_path",
     "dataset": "training_data_path",
@@ -76,7 +75,7 @@ IN_DATASETS = {
     "roles": "data_handlers",
     "chat_template": "dataprocessor.chat_template",
     "chat_template_jinja": "dataprocessor.chat_template",
-    "roles_to_train": "train_on",
+    "roles_to_train": "roles_to_train",
     "file_name": "data_paths",
     "sequence_len": "max_seq_length",
 }

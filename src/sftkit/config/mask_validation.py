@@ -5,9 +5,31 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 
+from sftkit.config.schema.option_values import ASSISTANT, PER_TURN, ROLES, SPLIT_TURNS
 from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.patterns import PatternError, finder
 from sftkit.core.weights.loss_weight_column import loss_weight
+
+
+def role_problems(config: DataOptions) -> Iterator[str]:
+    """Yield what is wrong with `roles_to_train`, alone and beside other keys."""
+    roles = config.roles_to_train
+    for role in roles:
+        if role not in ROLES:
+            yield f"roles_to_train has {role!r}; its roles are {', '.join(ROLES)}"
+    if not roles:
+        yield "roles_to_train is empty, so nothing would carry a loss; name a role, or leave it out"
+    if set(roles) == {ASSISTANT}:
+        return
+    if config.train_on == "all":
+        yield "train_on=all trains every token, whatever its role; leave roles_to_train or train_on out"
+    elif ASSISTANT not in roles and config.train_on != "assistant":
+        yield f"train_on={config.train_on} chooses assistant turns, which roles_to_train leaves out; add assistant"
+    if config.response_template is not None:
+        yield "roles_to_train is about messages, and cannot be used with response_template; leave one of them out"
+    if config.render == PER_TURN or config.overflow == SPLIT_TURNS:
+        key = "render=per_turn" if config.render == PER_TURN else "overflow=split_turns"
+        yield f"{key} is about assistant turns, and roles_to_train has other roles; set only one of them"
 
 
 def pattern_problems(config: DataOptions) -> Iterator[str]:

@@ -10,7 +10,19 @@ ASSISTANT_ROLES = frozenset(
 USER_ROLES = frozenset({"user", "human"})
 """Names of the user role, in lower case."""
 
+TOOL_ROLES = frozenset(
+    {"tool", "function", "observation", "observations", "ipython", "function_response", "tool_response"}
+    | {"tool_responses", "tool_result", "tool_results"}
+)
+"""Names of the role of tool results, in lower case."""
+
+SYSTEM_ROLES = frozenset({"system", "developer"})
+"""Names of the role of instructions, in lower case."""
+
 USUAL_ROLES = frozenset({"system", "user", "assistant", "tool"})
+
+ROLE_NAMES = {"assistant": ASSISTANT_ROLES, "user": USER_ROLES, "tool": TOOL_ROLES, "system": SYSTEM_ROLES}
+"""The names of roles that `roles_to_train` can have, in lower case."""
 
 KNOWN_ROLES = (
     USUAL_ROLES

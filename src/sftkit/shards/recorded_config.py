@@ -73,6 +73,7 @@ _KEYS: Mapping[str, str] = MappingProxyType(
         "tool_calls": _TEXT,
         "mask_pattern": _TEXT,
         "pattern_weights": _MAPPING,
+        "roles_to_train": _LIST,
         "template_date": _DAY,
         "chat_template_kwargs": _MAPPING,
         "dataprocessor": _MAPPING,

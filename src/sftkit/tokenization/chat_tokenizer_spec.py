@@ -14,6 +14,7 @@ from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy
 from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec, tokenizer_spec
 from sftkit.tokenization.masking.ranges.content_patterns import Patterns
 from sftkit.tokenization.masking.supervision import Supervision
+from sftkit.tokenization.masking.train_on import ASSISTANT
 from sftkit.tokenization.masking.turn_masks import TurnMasks
 
 _TINY = 64 << 10
@@ -53,6 +54,8 @@ class ChatTokenizerSpec:
     """A regular expression (RE2) whose matches in contents of assistant turns carry no loss."""
     pattern_weights: tuple[tuple[str, float], ...] = ()
     """Regular expressions, and the weights of their matches."""
+    roles_to_train: tuple[str, ...] = (ASSISTANT,)
+    """The roles whose messages carry a loss."""
     range_edges: str = ANY
     """`any`, or `inner` to train only tokens whose characters all carry a loss by ranges and patterns."""
 
@@ -67,6 +70,7 @@ class ChatTokenizerSpec:
             self.train_on,
             TurnMasks(self.reasoning, self.tool_calls, self.train_on_stop),
             Patterns((*masked, *self.pattern_weights)),
+            frozenset(self.roles_to_train),
             trains_range_edges=self.range_edges == ANY,
         )
 
@@ -91,6 +95,7 @@ def chat_tokenizer_spec(config: DataOptions, size: int) -> ChatTokenizerSpec:
         train_on_stop=config.train_on_stop,
         mask_pattern=config.mask_pattern,
         pattern_weights=tuple(config.pattern_weights.items()),
+        roles_to_train=config.roles_to_train,
         range_edges=config.range_edges,
         special_tokens_in_content=config.special_tokens_in_content,
         compat=config.compat,

@@ -46,12 +46,11 @@ class EmptyAnswers:
         if not any(map(_is_wordless, messages)):
             return False
         trained, masks = self._supervision.trained_turns(messages), self._supervision.masks
-        return self._check(
-            [
-                _is_empty(messages[index], hides_reasoning=masks.hides_reasoning(is_last=index == trained[-1]))
-                for index in trained
-            ]
-        )
+        empty = [
+            _is_empty(messages[index], hides_reasoning=masks.hides_reasoning(is_last=index == trained[-1]))
+            for index in trained
+        ]
+        return self._check([*empty, *(False for _ in self._supervision.other_messages(messages))])
 
     def check_texts(self, answers: Sequence[str], stop_tokens: Sequence[str] = ()) -> bool:
         """Return whether one of the answers is empty, apart from a stop token at its end.

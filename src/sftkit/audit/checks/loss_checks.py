@@ -66,6 +66,8 @@ def trained_headers(batch: TokenBatch, runs: TokenRuns, chats: Mask, misplaced: 
     continues = (opening + 1 < tokens.last[tokens.rows_of(opening)]) & batch.trained[following]
     opening = opening[((flags[opening] & STOP) == 0) | continues]
     starts = runs.starts[checked[runs.rows] & ~_may_lack_prompt(batch, runs)]
+    if expectations.origin.other_roles_trained:  # their headers are no prompts
+        starts = starts[:0]
     starts = starts[~_follows_prompt(tokens, starts, tokens.rows_of(starts), expectations)]
     begun = np.zeros(len(starts), np.bool_)
     for header in (*expectations.prompts, *expectations.headers):
@@ -76,7 +78,8 @@ def trained_headers(batch: TokenBatch, runs: TokenRuns, chats: Mask, misplaced: 
 def mismatched_prompts(batch: TokenBatch, runs: TokenRuns, chats: Mask, header_tokens: Offsets) -> Offsets:
     """First tokens of answers that do not directly follow the prompt."""
     expectations, tokens = batch.expectations, batch.tokens
-    if expectations.origin.trains_all or not expectations.prompts:
+    origin = expectations.origin
+    if origin.trains_all or origin.other_roles_trained or not expectations.prompts:
         return np.zeros(0, np.int64)
     checked = _checked_rows(runs, chats, expectations)
     correct = (

@@ -27,6 +27,8 @@ class RowOrigin:
     """Some answers carry a loss only in part: without their reasoning or their tool calls."""
     stops_masked: bool = False
     """Some stop tokens of trained answers carry no loss."""
+    other_roles_trained: bool = False
+    """Messages of other roles than the assistant's carry a loss."""
     ends: bool = True
     """Rows that are not conversations end with a stop token."""
     response_template: str | None = None

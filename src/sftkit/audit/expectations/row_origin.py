@@ -8,6 +8,13 @@ from typing import Any
 from sftkit.audit.expectations.expected import RowOrigin
 from sftkit.core.row_kinds import RowKind
 
+_ROLES = ["assistant"]
+
+
+def trains_other_roles(options: Mapping[str, Any]) -> bool:
+    """Return whether messages of other roles than the assistant's carry a loss, by the config of a run."""
+    return [*options.get("roles_to_train", _ROLES)] != _ROLES
+
 
 def row_origin(options: Mapping[str, Any], kind: RowKind | None, *, ends_with_stop_token: bool) -> RowOrigin:
     """Describe how the rows of one data set were made.
@@ -32,6 +39,7 @@ def row_origin(options: Mapping[str, Any], kind: RowKind | None, *, ends_with_st
             or options.get("mask_pattern") is not None
             or 0 in (options.get("pattern_weights") or {}).values()
         ),
+        other_roles_trained=kind is RowKind.CONVERSATIONS and trains_other_roles(options),
         stops_masked=kind is not RowKind.PAIRS and options.get("train_on_stop", "all") != "all",
         ends=kind is not RowKind.PAIRS or ends_with_stop_token,
         response_template=response_template if kind is RowKind.TEXT else None,
@@ -51,6 +59,7 @@ def common_origin(origins: Sequence[RowOrigin]) -> RowOrigin:
         trains_all=first.trains_all if len({origin.trains_all for origin in origins}) == 1 else None,
         parts_masked=any(origin.parts_masked for origin in origins),
         stops_masked=any(origin.stops_masked for origin in origins),
+        other_roles_trained=any(origin.other_roles_trained for origin in origins),
         ends=all(origin.ends for origin in origins),
         variables=first.variables if all(origin.variables == first.variables for origin in origins) else None,
         template_date=first.template_date,

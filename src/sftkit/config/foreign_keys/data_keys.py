@@ -51,7 +51,6 @@ DATA_KEYS: tuple[ForeignKey, ...] = (
         ("train_on_eos", "train_on_stop", _STOP_TOKENS),
         ("train_on_eot", "train_on_stop", _STOP_TOKENS),
         ("eot_tokens", "", "how the template ends turns is found in the template; leave it out"),
-        ("roles_to_train", "train_on", "[assistant] is the default; all turns are train_on=all"),
         ("dataset_prepared_path", "cache_dir", "or staging_dir of `sftkit preprocess`"),
         ("skip_prepare_dataset", "", _INSTEAD_OF_CACHE),
         ("dataset_processes", "num_workers"),

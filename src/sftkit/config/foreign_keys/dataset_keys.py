@@ -37,11 +37,7 @@ DATASET_KEYS: tuple[ForeignKey, ...] = (
         ("message_field_training", "", _FLAG),
         ("message_field_training_detail", "", _PARTS),
         ("roles", "data_handlers", _CONVERT.format("roles, from the name in the data to the role")),
-        (
-            "roles_to_train",
-            "train_on",
-            "[assistant] is the default, all turns are train_on=all",
-        ),
+        ("roles_to_train", "roles_to_train", "a top-level key here, for all data sets"),
         ("train_on_eos", "train_on_stop", _STOP_TOKENS),
         ("train_on_eot", "train_on_stop", _STOP_TOKENS),
         ("chat_template", "dataprocessor.chat_template", _TEMPLATE),

@@ -16,6 +16,10 @@ ONCE, PER_TURN = "once", "per_turn"
 ANY, INNER = "any", "inner"
 """The values of `range_edges`: tokens are trained if any of their characters is, or if all are."""
 
+ASSISTANT = "assistant"
+ROLES = (ASSISTANT, "user", "tool", "system")
+"""The values of `roles_to_train`."""
+
 NO_PACKING = "none"
 """The value of `packing` for rows that are not packed."""
 

@@ -10,6 +10,7 @@ from sftkit.config.fields import keys_where, option
 from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.config.schema.option_values import (
     ANY,
+    ASSISTANT,
     FMS,
     INNER,
     LOG_LEVELS,
@@ -53,6 +54,13 @@ class DataOptions(SourceOptions):
         panel=_ROWS,
         changes_rows=True,
         help="Tokens to train: those of every assistant turn, of the last or the first assistant turn, or all tokens.",
+    )
+    roles_to_train: tuple[str, ...] = option(
+        (ASSISTANT,),
+        panel=_ROWS,
+        changes_rows=True,
+        help="Roles whose messages carry a loss: assistant, user, tool, system. Of a role other than the assistant's, "
+        "the content does, and the stop token after it.",
     )
     render: str = option(
         ONCE,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftkit.audit.expectations.expected import Expectations, RowOrigin
 from sftkit.audit.expectations.learn import learn_expectations
-from sftkit.audit.expectations.row_origin import common_origin, row_origin
+from sftkit.audit.expectations.row_origin import common_origin, row_origin, trains_other_roles
 from sftkit.config.commands import InspectConfig
 from sftkit.config.fields import to_plain_data
 from sftkit.errors import ConfigError
@@ -59,7 +59,7 @@ def find_origin(config: InspectConfig, manifest: Manifest | None) -> ShardOrigin
         TokenizerError, ConfigError: the config names a tokenizer or a template that cannot be loaded.
     """
     made_by: Mapping[str, Any] = manifest.config if manifest is not None else {}
-    if manifest is None and config.datasets:
+    if manifest is None:
         made_by = to_plain_data(config)
     template, notes = _template_of(manifest) if manifest is not None else (None, [])
     tokenizer, more = open_tokenizer(config, manifest, template)
@@ -67,7 +67,9 @@ def find_origin(config: InspectConfig, manifest: Manifest | None) -> ShardOrigin
 
 
 def _row_origin(config: Mapping[str, Any]) -> RowOrigin:
-    """Tell how a run with this config (as a manifest holds it) makes rows."""
+    """Tell how a run with this config (as a manifest holds it) makes rows; little is known if it has no data sets."""
+    if not config.get("datasets"):
+        return RowOrigin(other_roles_trained=trains_other_roles(config))
     produced = [produced_rows(recorded_handlers(dataset)) for dataset in config.get("datasets") or ()]
     return common_origin([row_origin(config, kind, ends_with_stop_token=ends) for kind, ends in produced])
 

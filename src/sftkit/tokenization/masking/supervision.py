@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from sftkit.tokenization.conversations import Message, assistant_indices, text_of
+from sftkit.core.message_fields import ROLE_NAMES
+from sftkit.tokenization.conversations import Message, assistant_indices, is_assistant, role_of, text_of
 from sftkit.tokenization.encoding.spans import Span, outside
 from sftkit.tokenization.masking.message_flags import FLAGS, have_train_flags, train_flag, untrained_messages
 from sftkit.tokenization.masking.ranges.content_patterns import Patterns, WeightedSpan
@@ -21,6 +22,8 @@ from sftkit.tokenization.masking.ranges.untrained_content import (
 )
 from sftkit.tokenization.masking.train_on import ALL, ASSISTANT, TRAIN_ON, TrainOn, choose_turns, every_turn, last_turn
 from sftkit.tokenization.masking.turn_masks import NO_MASKS, TurnMasks
+
+ONLY_ASSISTANT = frozenset({ASSISTANT})
 
 StartOfStop = Callable[[str, int, int], int]
 """Returns where the stop token of the turn at [start, end) of a text starts: `TurnEnd.start_of_stop`."""
@@ -49,6 +52,8 @@ class Supervision:
     """What of trained turns carries no loss."""
     patterns: Patterns = NO_PATTERNS
     """Regular expressions whose matches in the contents of trained turns carry no loss, or one with a weight."""
+    roles: frozenset[str] = ONLY_ASSISTANT
+    """The roles whose messages carry a loss: `assistant`, `user`, `tool`, `system`."""
     trains_range_edges: bool = True
     """Whether a token is trained that has both characters with and characters without a loss by ranges or patterns."""
 
@@ -63,7 +68,29 @@ class Supervision:
     @property
     def needs_turn_owners(self) -> bool:
         """Whether the result depends on which message a span belongs to."""
-        return self.train_on != ASSISTANT or self.hides_something(())
+        return self.train_on != ASSISTANT or self.trains_other_roles or self.hides_something(())
+
+    @property
+    def trains_other_roles(self) -> bool:
+        """Whether messages of other roles carry a loss, or the assistant's carry none."""
+        return self.roles != ONLY_ASSISTANT
+
+    def trains_turns(self, messages: Sequence[Message]) -> bool:
+        """Return whether the assistant turns of a conversation have to be found; others may be all that is trained."""
+        return not self.trains_other_roles or (ASSISTANT in self.roles and any(map(is_assistant, messages)))
+
+    def other_messages(self, messages: Sequence[Message]) -> list[int]:
+        """Return the indices of the messages of other roles than the assistant's that carry a loss; raises as flags."""
+        others = self.roles - ONLY_ASSISTANT
+        if not others:
+            return []
+        names = frozenset().union(*(ROLE_NAMES[role] for role in others))
+        untrained = untrained_messages(messages) if have_train_flags(messages) else frozenset()
+        return [
+            index
+            for index, each in enumerate(messages)
+            if index not in untrained and str(role_of(each)).lower() in names
+        ]
 
     def hides_something(self, messages: Sequence[Message]) -> bool:
         """Return whether trained turns may have parts that carry no loss, by the config or by ranges of messages."""
@@ -107,6 +134,8 @@ class Supervision:
 
     def trained_of(self, turns: Sequence[AssistantTurn], messages: Sequence[Message]) -> list[AssistantTurn]:
         """Return the turns that carry a loss, of those found in a text; raises as `trained_turns`."""
+        if not self.trains_turns(messages):
+            return []
         if self._strategy is last_turn:  # of those that the template renders
             trained = {turn.message for turn in turns[-1:]} - untrained_messages(messages)
         else:
@@ -195,6 +224,8 @@ class Supervision:
         Raises:
             RowError: there is no assistant message, a loss flag is invalid, or `train_on` refused.
         """
+        if not self.trains_turns(messages):
+            return []
         indices = assistant_indices(messages)
         trained = self._choose(messages, indices) - untrained_messages(messages)
         return [index for index in indices if index in trained]
@@ -208,7 +239,7 @@ class Supervision:
         if self.train_on == ALL or not have_train_flags(messages):
             return False
         wanted = {index for index, message in enumerate(messages) if train_flag(message, index)}
-        return bool(wanted) and not wanted <= set(self.trained_turns(messages))
+        return bool(wanted) and not wanted <= {*self.trained_turns(messages), *self.other_messages(messages)}
 
     def trained_responses(self, text: str, responses: Sequence[Span]) -> list[Span]:
         """Return the trained ones of the responses in a text; each counts as an assistant message with its text.

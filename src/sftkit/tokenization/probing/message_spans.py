@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
 
+from sftkit.core.row_log import RowError
 from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.templates.recording import GENERATION, NO_MESSAGE, Mark, Recording, WrittenBlock
 
@@ -83,6 +84,18 @@ def find_message_spans(recording: Recording, count: int, turns: Sequence[int]) -
             return {**found, turns[-1]: (loop_end, len(recording.text))}
         return None
     return found
+
+
+def known_message_spans(recording: Recording, count: int, turns: Sequence[int]) -> MessageSpans:
+    """Return the spans of at least the messages at some indices, as `find_message_spans`.
+
+    Raises:
+        RowError: it is ambiguous which message was rendered where.
+    """
+    spans = find_message_spans(recording, count, turns)
+    if spans is None:
+        raise RowError("with this chat template, sftkit cannot find the text that each message was rendered to")
+    return spans
 
 
 def _spans_of_one_loop(loops: dict[int, list[WrittenBlock]], turns: Sequence[int]) -> MessageSpans | None:

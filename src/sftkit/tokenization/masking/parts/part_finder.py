@@ -7,6 +7,7 @@ from contextlib import suppress
 from itertools import chain
 
 from sftkit.core.row_log import RowError
+from sftkit.core.token_kinds import TokenKind
 from sftkit.tokenization.conversations import Conversation, Message, is_assistant
 from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.masking.message_flags import message_weights
@@ -54,11 +55,19 @@ class PartFinder:
         text = recording.text
         for (_, start, end), message in zip(turns, _owners(turns, messages), strict=True):
             parts += turn_parts(text, (start, end), turn_end.start_of_stop(text, start, end), message)
+        trains_others = self._supervision.trains_other_roles
+        others = self._turn_finder.find_other_turns(recording, conversation) if trains_others else []
+        parts = sorted([*parts, *(Part(*other.stop, TokenKind.STOP) for other in others if other.stop is not None)])
         filled = fill_spans(spans, parts)
         weights = message_weights(messages)
         if weights:
+            turns = sorted([*turns, *(other.as_turn() for other in others)])
             filled = weigh_parts(filled, self._weighted_spans(conversation, turns, weights))
-        return recording, self._with_content_rules(text, filled, conversation, turn_end.start_of_stop)
+        ruled = self._with_content_rules(text, filled, conversation, turn_end.start_of_stop)
+        if self._supervision.trains_range_edges:
+            return recording, ruled
+        hidden = [span for other in others for span in other.hidden(messages[other.message])]
+        return recording, sorted([*ruled, *(untrained_part(*span) for span in hidden)])
 
     def _with_content_rules(
         self, text: str, parts: list[Part], conversation: Conversation, start_of_stop: StartOfStop

@@ -9,6 +9,7 @@ from typing import Any
 
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Message, assistant_indices, content_of, text_after_reasoning, text_of
+from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.masking.supervision import AssistantTurn
 from sftkit.tokenization.probing.message_spans import MessageSpans
 
@@ -48,6 +49,16 @@ def check_order(turns: Sequence[AssistantTurn]) -> None:
     """
     if any(second.start < first.end for first, second in pairwise(turns)):
         raise RowError("the assistant turns overlap, or are rendered in another order; cannot verify their masks")
+
+
+def check_disjoint(spans: Sequence[Span]) -> None:
+    """Refuse a row in which the trained characters of several messages overlap.
+
+    Raises:
+        RowError: they do.
+    """
+    if any(second[0] < first[1] for first, second in pairwise(sorted(spans))):
+        raise RowError("messages of several roles are rendered together; cannot verify their masks")
 
 
 def check_content_in_turn(text: str, start: int, end: int, message: Message) -> None:

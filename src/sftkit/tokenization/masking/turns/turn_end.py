@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from sftkit.tokenization.conversations import Message, reasoning_texts, text_after_reasoning, text_of
+from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.probing.turn_format import TurnFormat
 
 _NO_SIMPLE_TURNS = ("\x00\x00", 0)
@@ -86,6 +87,11 @@ class TurnEnd:
                 break
             first = found.start()
         return first
+
+    def first_stop(self, text: str, start: int, end: int) -> Span | None:
+        """Return the first stop token in [start, end) of a text; None if there is none."""
+        found = self._stop.search(text, start, end)
+        return None if found is None else found.span()
 
     def _end_of_content(self, text: str, start: int, end: int, content: str) -> int | None:
         """Return where the content ends in the turn; None if it was not rendered unchanged."""

@@ -15,10 +15,12 @@ from sftkit.tokenization.masking.ranges.train_ranges import have_ranges
 from sftkit.tokenization.masking.ranges.untrained_content import hidden_in_content, untrained_content
 from sftkit.tokenization.masking.supervision import AssistantTurn, StartOfStop, Supervision
 from sftkit.tokenization.masking.train_on import ALL
+from sftkit.tokenization.masking.turn_masks import ALL_STOPS
 from sftkit.tokenization.masking.turns.later_messages import (
     length_without_later_messages,
     may_contain_later_messages,
 )
+from sftkit.tokenization.masking.turns.other_turns import OtherTurn, find_other_turns
 from sftkit.tokenization.masking.turns.planned_turns import TurnPlan, plan_turns
 from sftkit.tokenization.masking.turns.prefix_turns import find_turns_by_prefix
 from sftkit.tokenization.masking.turns.produced_part import find_produced
@@ -27,12 +29,13 @@ from sftkit.tokenization.masking.turns.turn_checks import (
     ForeignTexts,
     check_content_in_turn,
     check_conversation_size,
+    check_disjoint,
     check_order,
 )
 from sftkit.tokenization.masking.turns.turn_edges import TurnEdges
 from sftkit.tokenization.masking.turns.turn_end import TurnEnd
 from sftkit.tokenization.masking.turns.turn_start import TurnStart
-from sftkit.tokenization.probing.message_spans import MessageSpans, find_message_spans
+from sftkit.tokenization.probing.message_spans import MessageSpans, find_message_spans, known_message_spans
 from sftkit.tokenization.rendering.reference_renderer import Renderer, record_if_possible
 from sftkit.tokenization.templates.recording import GENERATION, Program, Recording
 from sftkit.tokenization.templates.template_analysis import has_generation_blocks
@@ -113,12 +116,27 @@ class TurnFinder:
     def trained_spans(
         self, recording: Recording, turns: Sequence[AssistantTurn], conversation: Conversation
     ) -> list[Span]:
-        """Return what of the turns of a conversation carries a loss; raises as `Supervision.spans`."""
+        """Return what of a conversation carries a loss, given its turns; raises as `Supervision.spans`."""
+        messages = conversation.message_list
         stops = self._start_of_stop(conversation)
-        return self._supervision.spans(recording.text, turns, conversation.message_list, stops)
+        spans = self._supervision.spans(recording.text, turns, messages, stops)
+        if not self._supervision.trains_other_roles:
+            return spans
+        trains_stop = self._supervision.masks.stop == ALL_STOPS
+        for turn in self.find_other_turns(recording, conversation):
+            spans += turn.trained(messages[turn.message], trains_stop=trains_stop)
+        check_disjoint(spans)
+        return sorted(spans)
+
+    def find_other_turns(self, recording: Recording, conversation: Conversation) -> list[OtherTurn]:
+        """Return the trained messages of other roles than the assistant's; raises as `other_turns.find_other_turns`."""
+        indices = self._supervision.other_messages(conversation.message_list)
+        return find_other_turns(self._renderer, conversation, recording, indices, self.turn_end(conversation))
 
     def find_turns(self, conversation: Conversation) -> tuple[Recording, list[AssistantTurn]]:
         """Return the recorded text of a conversation and the produced parts of its turns; raises as `find`."""
+        if not self._supervision.trains_turns(conversation.message_list):
+            return record_if_possible(self._renderer, conversation), []
         source = self._renderer.source(with_tools=conversation.tools is not None)
         if self._has_generation(source):
             return self._find_generation_blocks(conversation)
@@ -141,7 +159,7 @@ class TurnFinder:
         Raises:
             RowError: it is ambiguous which message was rendered where.
         """
-        return _message_spans(self._renderer.record(conversation), conversation.message_list, indices)
+        return known_message_spans(self._renderer.record(conversation), len(conversation.message_list), indices)
 
     def turn_end(self, conversation: Conversation) -> TurnEnd:
         """Return what is known about the stop tokens of a conversation; raises as `find`."""
@@ -157,7 +175,7 @@ class TurnFinder:
         indices = sorted(untrained_messages(messages)) if have_train_flags(messages) else []
         if indices:
             recording = self._renderer.record(conversation)
-            spans = _message_spans(recording, messages, indices)
+            spans = known_message_spans(recording, len(messages), indices)
             untrained += [spans[index] for index in indices if index in spans]
         untrained += self.hidden_in_other_roles(conversation)
         if self._supervision.hides_something(messages) and any(map(is_assistant, messages)):
@@ -184,7 +202,7 @@ class TurnFinder:
         if not wanted:
             return []
         recording = self._renderer.record(conversation)
-        spans = _message_spans(recording, messages, wanted)
+        spans = known_message_spans(recording, len(messages), wanted)
         hidden: list[Span] = []
         for index in wanted:
             place = [spans[index]] if index in spans else []
@@ -203,7 +221,7 @@ class TurnFinder:
             return recording, [AssistantTurn(0, block.start, block.end) for block in blocks if block.end > block.start]
         indices = assistant_indices(conversation.message_list)
         try:
-            spans = _message_spans(recording, conversation.message_list, indices)
+            spans = known_message_spans(recording, len(conversation.message_list), indices)
         except RowError:
             if len(blocks) != len(indices):
                 raise
@@ -276,15 +294,3 @@ class TurnFinder:
             turns.append(AssistantTurn(index, produced, stop))
         check_order(turns)
         return turns
-
-
-def _message_spans(recording: Recording, messages: Sequence[Message], indices: Sequence[int]) -> MessageSpans:
-    """Return the spans of at least the messages at some indices.
-
-    Raises:
-        RowError: it is ambiguous which message was rendered where.
-    """
-    spans = find_message_spans(recording, len(messages), indices)
-    if spans is None:
-        raise RowError("with this chat template, sftkit cannot find the text that each message was rendered to")
-    return spans
