@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.machinery
+import os
 import sys
 import types
 from collections.abc import Iterator, Sequence
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 import torch
 
 from docs.pages import ROOT, blocks_of
@@ -42,6 +45,13 @@ def loss_of(model: Any, expected: Sequences) -> float:
             total += torch.nn.functional.cross_entropy(logits, target, ignore_index=-100, reduction="sum").item()
             count += int((target != -100).sum())
     return total / count
+
+
+def trainer_module(name: str) -> Any:
+    """A module of a package that `make interop` installs; where it need not be there, the test is skipped without."""
+    if os.environ.get("SFTKIT_INTEROP"):
+        return importlib.import_module(name)
+    return pytest.importorskip(name, reason="make interop installs it")
 
 
 def page_module(name: str) -> dict[str, Any]:

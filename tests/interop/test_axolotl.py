@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.utils.data import SequentialSampler
 
-from interop.material import empty_modules, loss_of, sequences
+from interop.material import empty_modules, loss_of, sequences, trainer_module
 
-pytest.importorskip("axolotl", reason="needs axolotl (make interop)")
+trainer_module("axolotl")
 
 with empty_modules("torchaudio"):  # for sounds
     from axolotl.utils.collators import BatchSamplerDataCollatorForSeq2Seq, DataCollatorForSeq2Seq

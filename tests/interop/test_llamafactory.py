@@ -11,9 +11,9 @@ import pytest
 import torch
 from datasets import load_dataset
 
-from interop.material import empty_modules, loss_of, sequences
+from interop.material import empty_modules, loss_of, sequences, trainer_module
 
-pytest.importorskip("llamafactory", reason="needs llamafactory (make interop)")
+trainer_module("llamafactory")
 
 with empty_modules("torchaudio"):  # for sounds
     from llamafactory.data.collator import SFTDataCollatorWith4DAttentionMask

@@ -1,4 +1,4 @@
-"""torchtune, LitGPT and torchtitan on our shards, loaded as docs/interop.md shows."""
+"""MosaicML Streaming, torchtune, LitGPT and torchtitan on our shards, loaded as docs/interop.md shows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,21 @@ import torch
 from torch.utils.data import DataLoader
 
 from interop.conftest import PACK_LENGTH
-from interop.material import loss_of, page_module, sequences
+from interop.material import empty_modules, loss_of, page_module, sequences, trainer_module
+
+VISION = ("transforms", "transforms.functional", "datasets", "datasets.vision", "datasets.folder")
+"""Modules of torchvision, for pictures."""
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_mosaicml_streaming(shards: Callable[..., Path], model: Any, packed: bool) -> None:
+    with empty_modules("torchvision", *(f"torchvision.{name}" for name in VISION)):
+        trainer_module("streaming")
+    loader = page_module("mosaicml_shards.py")["loader"]
+    path = shards("sftkit", packed=packed, output_format=("mds",))
+    with torch.no_grad():
+        found = model(**next(iter(loader(path, rows=4, shuffle=False)))).loss.item()
+    assert found == pytest.approx(loss_of(model, sequences(shards("sftkit", packed=packed), range(4))), abs=1e-5)
 
 
 def shifted(labels: torch.Tensor) -> torch.Tensor:
@@ -20,7 +34,7 @@ def shifted(labels: torch.Tensor) -> torch.Tensor:
 
 
 def test_torchtune_rows(shards: Callable[..., Path], model: Any) -> None:
-    torchtune = pytest.importorskip("torchtune.data", reason="needs torchtune (make interop)")
+    torchtune = trainer_module("torchtune.data")
     from torchtune.modules.loss import CEWithChunkedOutputLoss
 
     data = page_module("torchtune_shards.py")["rows"](None, str(shards("sftkit", packed=False)))
@@ -32,7 +46,7 @@ def test_torchtune_rows(shards: Callable[..., Path], model: Any) -> None:
 
 
 def test_torchtune_packs(shards: Callable[..., Path], model: Any) -> None:
-    torchtune = pytest.importorskip("torchtune.data", reason="needs torchtune (make interop)")
+    torchtune = trainer_module("torchtune.data")
     from torchtune.modules.loss import CEWithChunkedOutputLoss
 
     padded = shards("sftkit", packed=True, pad_pack_to_multiple_of=PACK_LENGTH)
@@ -46,7 +60,7 @@ def test_torchtune_packs(shards: Callable[..., Path], model: Any) -> None:
 
 
 def test_litgpt_rows(shards: Callable[..., Path], model: Any) -> None:
-    utilities = pytest.importorskip("litgpt.utils", reason="needs litgpt (make interop)")
+    utilities = trainer_module("litgpt.utils")
     module = page_module("litgpt_shards.py")["Shards"](str(shards("sftkit", packed=False)))
     module.connect(batch_size=16)
     batch = next(iter(module.train_dataloader()))

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from datasets import load_dataset
 
-from interop.material import loss_of, sequences
+from interop.material import loss_of, sequences, trainer_module
 
-pytest.importorskip("trl", reason="needs trl (extra: dev)")
+trainer_module("trl")
 
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig, SFTTrainer  # noqa: E402 - after the check that it is there
 
 
 def first_loss(model: Any, tokenizer: Any, data: Any, folder: Path, **options: Any) -> float:

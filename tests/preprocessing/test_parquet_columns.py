@@ -99,6 +99,7 @@ def test_readers_find_the_sequences_of_packs(tmp_path: Path, data: DatasetConfig
 @pytest.mark.parametrize(
     ("options", "keys", "message"),
     [
+        ({"output_format": ("mds",)}, {}, "parquet_columns=axolotl is given without output_format=parquet; leave it"),
         ({"source_column": True}, {}, "source_column cannot be used with parquet_columns=axolotl, which gives every"),
         ({"token_kinds": True}, {}, "token_kinds cannot be used with parquet_columns=axolotl, which gives every"),
         ({}, {"retain_columns": ("id",)}, r"datasets\[0\].retain_columns cannot be used with parquet_columns=axolotl"),

@@ -36,6 +36,8 @@ def parquet_column_problems(config: PreprocessConfig) -> Iterator[str]:
     trainer = config.parquet_columns
     if trainer == SFTKIT:
         return
+    if "parquet" not in config.output_format:
+        yield f"parquet_columns={trainer} is given without output_format=parquet; leave it out, or add parquet"
     for index, dataset in enumerate(config.datasets):
         if dataset.loss_weight not in (None, 1):
             yield (
