@@ -17,7 +17,7 @@ from sftkit.errors import TrainingError
 from sftkit.ordering.packing import keeps_rows_whole
 from sftkit.shards.footers import check_footers
 from sftkit.shards.manifest import Manifest
-from sftkit.shards.reading import open_shards
+from sftkit.shards.reading import open_shards, require_parquet
 from sftkit.training.data.collation import FlatCollator, PaddingCollator
 from sftkit.training.data.rows.open_split import open_split
 from sftkit.training.data.rows.row_groups import TokenSequences
@@ -82,6 +82,7 @@ class ShardDataset(Dataset[TokenSequences]):
             TrainingError: there is no such split, it has no labels, or no row of it carries a loss.
         """
         shards = open_shards(os.fspath(location), storage_options)
+        require_parquet(shards)
         check_footers(shards)
         limit = None if max_seq_length is None else RowLimit(max_seq_length, overflow)
         self._rows = open_split(shards, split, _ANY_ID, limit, max_cached_tokens)

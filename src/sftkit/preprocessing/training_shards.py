@@ -21,7 +21,10 @@ from sftkit.preprocessing.plan.plan import Plan
 from sftkit.preprocessing.plan.template_date import keep_template_date
 from sftkit.preprocessing.planning import check_config, plan
 from sftkit.shards.manifest import Manifest
-from sftkit.shards.reading import ShardSet, open_shards
+from sftkit.shards.readers.arrow_file import ArrowRowFile
+from sftkit.shards.readers.jsonl_file import JsonLinesRowFile
+from sftkit.shards.readers.open_file import reader_of
+from sftkit.shards.reading import ShardSet, open_shards, require_parquet
 from sftkit.sources.discovery.overlap import check_directories_apart
 from sftkit.tokenization.engines import ENCODER, RENDERER
 
@@ -235,9 +238,17 @@ def _tokenized(location: str, config: TrainConfig) -> ShardSet | None:
     """Open what is at a path if it holds tokens."""
     try:
         shards = open_shards(location, config.storage_options)
+        if shards.manifest is None and _are_sources(shards):
+            return None
+        require_parquet(shards)
         return shards if {INPUT_IDS, LABELS} <= set(_columns(shards)) else None
     except SourceError:
         return None  # raw data, or nothing, which planning will report
+
+
+def _are_sources(shards: ShardSet) -> bool:
+    """Whether the files are JSON Lines or Arrow, which are data to be tokenized, with tokens or without."""
+    return reader_of(next(iter(shards.splits.values()))[0]) in (JsonLinesRowFile, ArrowRowFile)
 
 
 def _columns(shards: ShardSet) -> Collection[str]:

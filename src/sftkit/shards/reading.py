@@ -1,4 +1,4 @@
-"""Finds the shards of a directory or URL and reads them lazily. Works for any Parquet files with `input_ids`."""
+"""Finds the shards of a directory or URL, in any format that is read, and reads them lazily."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from typing import Any
 
 import pyarrow as pa
 
-from sftkit.core.splits import SPLITS, TRAIN, VALIDATION, splits_from_path
+from sftkit.core.splits import TRAIN
 from sftkit.errors import DataError, SourceError
 from sftkit.shards.manifest import Manifest, read_manifest
-from sftkit.shards.readers.open_file import open_shard_file
+from sftkit.shards.readers.find_files import MDS_INDEX, find_shard_files, mds_files
+from sftkit.shards.readers.indexed_file import INDEX_SUFFIX, TOKENS_SUFFIX
+from sftkit.shards.readers.open_file import index_of, open_shard_file, reader_of
+from sftkit.shards.readers.parquet_file import ParquetRowFile
 from sftkit.storage.dataset_files import MANIFEST_NAME, require_complete_dataset
-from sftkit.storage.files import file_size, file_sizes, file_sizes_recursive
-from sftkit.storage.paths import AnyPath, RemotePath, parse_path
+from sftkit.storage.files import file_size, file_sizes
+from sftkit.storage.paths import AnyPath, parse_path
 from sftkit.storage.retry import error_reason
 
 
 @dataclass(frozen=True)
 class ShardSet:
-    """The Parquet files of a data set.
+    """The files of a data set.
 
     The files come from the manifest, if there is one: a file that it lists and that is missing is an error, and other
-    Parquet files in the directory are ignored. Without a manifest (shards of another tool) they are all Parquet files
-    below the directory, sorted by path, each assigned to a split by its name. Shards of this tool have one row per
+    files in the directory are ignored. Without a manifest (shards of another tool), `find_shard_files` finds them.
+    Shards of this tool have one row per
     training example or pack, with `input_ids` and `labels` (list<int32>, labels unshifted, -100 where there is no
     loss), `seq_lengths` (list<int32>) in packs, or a text column.
     """
@@ -58,15 +61,15 @@ class ShardSet:
 
 
 def open_shards(location: str, storage_options: Mapping[str, Any] | None = None) -> ShardSet:
-    """Find the shards of a directory, or open a single Parquet file.
+    """Find the shards of a directory, or open a single file.
 
     Args:
-        location: a local path, or a URL.
+        location: a local path, or a URL; for Megatron's pairs of files, the `.idx` or `.bin` file or their prefix.
         storage_options: options of the file systems behind URLs, as in a config.
 
     Raises:
-        SourceError: nothing is there, or no Parquet file.
-        DataError: shards that the manifest lists are missing.
+        SourceError: nothing is there, or no file that is read.
+        DataError: shards that a manifest or an index lists are missing.
         OutputError: there is a manifest that cannot be read.
 
     Example:
@@ -83,7 +86,9 @@ def _open_shards(root: AnyPath, location: str) -> ShardSet:
     if file_size(root) >= 0:
         return _open_file(root, location)
     if isinstance(root, Path) and not root.is_dir():
-        raise SourceError(f"{location}: no such directory or Parquet file")
+        if file_size(index_of(root)) < 0:
+            raise SourceError(f"{location}: no such directory or file")
+        return _open_file(index_of(root), location)
     manifest = read_manifest(root)
     if manifest is not None:
         splits = {name: tuple(root / shard.file for shard in split.shards) for name, split in manifest.splits.items()}
@@ -97,14 +102,7 @@ def _open_shards(root: AnyPath, location: str) -> ShardSet:
         _check_listed_files(root, [path for paths in splits.values() for path in paths])
         return ShardSet(root, splits, manifest, location)
     require_complete_dataset(root)
-    names = [name for name in _names_below(root) if name.endswith(".parquet") and not _is_hidden(name)]
-    if not names:
-        raise SourceError(f"{location}: no Parquet files in this directory")
-    found: dict[str, tuple[AnyPath, ...]] = {}
-    for name in names:
-        split = TRAIN if TRAIN in (named := splits_from_path(name)) or not named else VALIDATION
-        found[split] = (*found.get(split, ()), root / name)
-    return ShardSet(root, {split: found[split] for split in SPLITS if split in found}, None, location)
+    return ShardSet(root, find_shard_files(root, location), None, location)
 
 
 def _check_listed_files(root: AnyPath, paths: list[AnyPath]) -> None:
@@ -125,21 +123,25 @@ def _check_listed_files(root: AnyPath, paths: list[AnyPath]) -> None:
         )
 
 
+def require_parquet(shards: ShardSet) -> None:
+    """Raise `DataError` unless all files of a data set are Parquet, which is what training reads."""
+    for path in (path for paths in shards.splits.values() for path in paths):
+        reader = reader_of(path)
+        if reader is not ParquetRowFile:
+            raise DataError(
+                f"{path}: is {reader.kind}; training reads Parquet: train on the Parquet shards of these rows (write "
+                "them with `sftkit preprocess`)"
+            )
+
+
 def _open_file(path: AnyPath, location: str) -> ShardSet:
     """Open a single file; with the manifest of its directory, if that lists the file as a shard."""
+    if path.name == MDS_INDEX:
+        return ShardSet(path.parent, {TRAIN: mds_files(path.parent)}, None, location)
+    if path.name.endswith((INDEX_SUFFIX, TOKENS_SUFFIX)):
+        path = index_of(path)
     manifest = read_manifest(path.parent)
     for split, info in manifest.splits.items() if manifest is not None else ():
         if any(shard.file == path.name for shard in info.shards):
             return ShardSet(path, {split: (path,)}, manifest, location)
     return ShardSet(path, {TRAIN: (path,)}, None, location)
-
-
-def _names_below(root: AnyPath) -> list[str]:
-    """Return the paths of files in a folder and its subfolders, relative to it, sorted."""
-    if isinstance(root, RemotePath):
-        return list(file_sizes_recursive(root))
-    return [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.parquet"))]
-
-
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))

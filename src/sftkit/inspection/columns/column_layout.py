@@ -21,6 +21,7 @@ from sftkit.errors import SourceError
 from sftkit.inspection.columns.flat_columns import flatten, holds_floats, holds_integers, remove_masked
 from sftkit.inspection.columns.pack_columns import CU_SEQLENS, SEQ_START_ID, restarts
 from sftkit.shards.pack_padding import remove_padding
+from sftkit.shards.readers.jsonl_file import JsonLinesRowFile
 from sftkit.shards.readers.open_file import open_shard_file
 from sftkit.storage.files import file_version
 from sftkit.storage.paths import AnyPath
@@ -93,6 +94,7 @@ def read_layout(path: AnyPath, text_fields: Sequence[str]) -> ColumnLayout:
     """
     with open_shard_file(path) as file:
         schema: pa.Schema = file.schema
+        is_raw = isinstance(file, JsonLinesRowFile)
     names = tuple(schema.names)
     if INPUT_IDS in names:
         masks = tuple(name for name in LOSS_MASKS if name in names)
@@ -118,6 +120,7 @@ def read_layout(path: AnyPath, text_fields: Sequence[str]) -> ColumnLayout:
         raise SourceError(
             f"{path}: has no column 'input_ids'{or_text if text_fields else ''}; "
             f"columns there: {', '.join(names) or 'none'}"
+            + (f"; to see what raw rows become, give --training_data_path {path}" if is_raw else "")
         )
     return ColumnLayout(path, names, False, (), None, text)
 

@@ -79,7 +79,7 @@ def filter_shards(shards: ShardSet, split: str | None, shard: str | None) -> Sha
     Args:
         shards: all shards.
         split: name of a split, None for all.
-        shard: file name of a shard, with or without `.parquet`, or its number within the (first) split; None for all.
+        shard: file name of a shard, with or without its suffix, or its number within the (first) split; None for all.
 
     Raises:
         SourceError: there is no such split or shard.
@@ -93,7 +93,7 @@ def filter_shards(shards: ShardSet, split: str | None, shard: str | None) -> Sha
         return replace(shards, splits=splits)
     for name, paths in splits.items():
         for path in paths:
-            if shard in (path.name, path.name.removesuffix(".parquet"), relative_name(path, shards.root)):
+            if shard in (path.name, path.name.partition(".")[0], path.stem, relative_name(path, shards.root)):
                 return replace(shards, splits={name: (path,)})
     name, paths = next(iter(splits.items()))
     if shard.isdecimal() and int(shard) < len(paths):

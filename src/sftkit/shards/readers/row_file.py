@@ -8,13 +8,15 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
+import numpy as np
 import pyarrow as pa
 
 from sftkit.core.error_text import first_line
+from sftkit.core.rows import Offsets
 from sftkit.errors import SourceError
 from sftkit.storage.paths import AnyPath
 
-_CANNOT_READ = (OSError, ValueError, MemoryError, RecursionError, pa.ArrowException)
+_CANNOT_READ = (OSError, ValueError, OverflowError, MemoryError, RecursionError, pa.ArrowException)
 """What numpy, Arrow and file systems raise for content that is damaged."""
 
 
@@ -77,6 +79,10 @@ class RowFile(ABC):
     def close(self) -> None:
         """Close the file."""
 
+    def broken(self, problem: str) -> SourceError:
+        """Return the error for a file that its format does not allow."""
+        return SourceError(f"{self.path}: is not a valid {self.kind} file: {problem}")
+
     def __enter__(self) -> Self:
         return self
 
@@ -84,3 +90,25 @@ class RowFile(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def cut_groups(sizes: Offsets, most: int) -> Offsets:
+    """Divide rows into groups of at most `most` units, or of one row that is larger.
+
+    Args:
+        sizes: tokens or bytes of each row, int64, shape (rows,).
+        most: the most that a group may have.
+
+    Returns:
+        The index of the first row of each group, and the number of rows, shape (groups + 1,).
+
+    Example:
+        >>> cut_groups(np.array([3, 3, 9, 1, 1]), 6).tolist()
+        [0, 2, 3, 5]
+    """
+    ends = np.cumsum(sizes, dtype=np.int64)
+    bounds = [0]
+    while bounds[-1] < len(ends):
+        before = int(ends[bounds[-1] - 1]) if bounds[-1] else 0
+        bounds.append(max(bounds[-1] + 1, int(np.searchsorted(ends, before + most, side="right"))))
+    return np.array(bounds, np.int64)
