@@ -113,8 +113,8 @@ def test_a_split_goes_to_another_process(sample_shards: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda path: None, sftkit.SourceError, "no such directory or Parquet file"),
-        (lambda path: path.mkdir(), sftkit.SourceError, "no Parquet files in this directory"),
+        (lambda path: None, sftkit.SourceError, "no such directory or file of shards"),
+        (lambda path: path.mkdir(), sftkit.SourceError, "no files of shards in this directory"),
         (
             lambda path: path.write_bytes(b"PAR1 nothing"),
             sftkit.DataError,

@@ -369,7 +369,7 @@ def test_sequences_that_share_a_piece_of_their_own_are_paired(data: st.DataObjec
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        ({"compare": "nowhere"}, 1, "nowhere: no such directory or Parquet file"),
+        ({"compare": "nowhere"}, 1, "nowhere: no such directory or file of shards"),
         ({"compare": "broken.parquet"}, 1, "cannot be read as Parquet"),
         ({"compare": "text.parquet"}, 1, "holds tokens and text.parquet holds text"),
         ({"compare": "held_out"}, 1, "compare data sets that have a split in common"),

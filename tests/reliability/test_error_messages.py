@@ -322,19 +322,19 @@ MISTAKES = [
     # --- inspect-shards
     of("inspect-shards", "nothing to show", 2, "", "give either a directory of shards, or a data config"),
     of("inspect-shards", "both", 2, "done --training_data_path pairs.jsonl", "not both"),
-    of("inspect-shards", "no shards", 1, "nowhere", "nowhere: no such directory or Parquet file"),
-    of("inspect-shards", "no Parquet", 1, "nothing_in_it", "nothing_in_it: no Parquet files in this directory"),
+    of("inspect-shards", "no shards", 1, "nowhere", "nowhere: no such directory or file of shards"),
+    of("inspect-shards", "no Parquet", 1, "nothing_in_it", "nothing_in_it: no files of shards in this directory"),
     of(
         "inspect-shards",
         "raw rows",
         1,
         "pairs.jsonl",
-        "pairs.jsonl: cannot be read as Parquet",
+        "pairs.jsonl: has no column 'input_ids'",
         "to see what raw rows become, give --training_data_path pairs.jsonl",
     ),
     of("inspect-shards", "row", 1, "done --row 8", "train has 8 rows, 0 to 7"),
     of("inspect-shards", "shard", 1, "done --shard 3", "done: has no shard '3'", "train-00000-of-00001.parquet"),
-    of("inspect-shards", "compare", 1, "done --compare nowhere", "nowhere: no such directory or Parquet file"),
+    of("inspect-shards", "compare", 1, "done --compare nowhere", "nowhere: no such directory or file of shards"),
     of(
         "inspect-shards",
         "nothing to compare",

@@ -23,6 +23,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from foreign_files import FORMATS, packs
 from reliability.error_rules import faults_of
 from reliability.material import Outcome, budget, changed_bytes, copy_tokenizer, row_of, sftkit, within
 from sftkit.config.binding import Problem, bind_config
@@ -292,6 +293,38 @@ def test_any_bytes_as_a_shard_are_accepted_or_one_clear_error(
         (place / "manifest.json").unlink()
     check(name, process.submit(done, name, place).result())
     check_nothing_else_changed(place, folder)
+
+
+@pytest.fixture(scope="module")
+def foreign(folder: Path) -> dict[str, tuple[Path, list[Path]]]:
+    """A data set in each format of other tools: what to inspect, and its files."""
+    made = {}
+    for name, write in FORMATS.items():
+        place = folder / "foreign" / name
+        place.mkdir(parents=True)
+        given = write(place, packs())
+        made[name] = (given, sorted(path for path in place.rglob("*") if path.is_file()))
+    return made
+
+
+@budget(60)
+@given(st.data(), st.sampled_from(sorted(FORMATS)), st.sampled_from(["inspect", "search", "audit"]))
+def test_any_bytes_as_a_file_of_another_tool_are_accepted_or_one_clear_error(
+    foreign: dict[str, tuple[Path, list[Path]]], process: ProcessPoolExecutor, data: st.DataObject, kind: str, name: str
+) -> None:
+    place, files = foreign[kind]
+    path = data.draw(st.sampled_from(files))
+    content = path.read_bytes()
+    try:
+        path.write_bytes(changed_bytes(data.draw, content))
+        outcome = process.submit(inspect_alone, place, *COMMANDS[name][1]).result()
+    finally:
+        path.write_bytes(content)
+    check(name, outcome)
+
+
+def inspect_alone(place: Path, *options: object) -> Outcome:
+    return sftkit("inspect-shards", place, "--tokenizer_name_or_path", place.parents[2] / "tokenizer", *options)
 
 
 def columns(count: int) -> st.SearchStrategy[pa.Array]:

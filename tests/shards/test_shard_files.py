@@ -149,9 +149,9 @@ def test_splits_of_any_parquet_directory_follow_from_its_file_names(tmp_path: Pa
 
 
 def test_location_without_shards_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="no such directory or Parquet file"):
+    with pytest.raises(SourceError, match="no such directory or file of shards"):
         open_shards(str(tmp_path / "nothing"))
-    with pytest.raises(SourceError, match="no Parquet files in this directory"):
+    with pytest.raises(SourceError, match="no files of shards in this directory"):
         open_shards(str(tmp_path))
     (tmp_path / "x.parquet").write_text("x")
     with pytest.raises(SourceError, match=r"x\.parquet: cannot be read as Parquet: "):

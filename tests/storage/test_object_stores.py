@@ -467,7 +467,7 @@ def test_remote_shards_are_read_like_local_ones(both: tuple[str, str], bucket: B
     assert [path.name for path in open_shards(both[1], bucket.options).splits["train"]] == [
         path.name for path in local.splits["train"]
     ]
-    with pytest.raises(SourceError, match=r"none: no Parquet files in this directory"):
+    with pytest.raises(SourceError, match=r"none: no files of shards in this directory"):
         open_shards(bucket.url("none"), bucket.options)
 
 

@@ -72,7 +72,7 @@ def inspect_shards(
     """Count, show, audit, verify or compare shards, or preview raw data; the same as `sftkit inspect-shards`.
 
     Args:
-        directory: a directory of shards or one Parquet file. Leave it out to preview a data config.
+        directory: a directory of shards or one file. Leave it out to preview a data config.
         config: a config object, or the path of a config file, or several paths; later files win.
         progress: receives the progress of an audit or a verification; without it nothing is shown.
         **keys: keys of `sftkit inspect-shards` and their values, which win over `config`.

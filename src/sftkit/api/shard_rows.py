@@ -25,7 +25,7 @@ _GROUPS_HELD = 8  # row groups; those of sftkit hold a few megabytes each
 
 
 def open_shards(location: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Shards:
-    """Open a directory of shards or one Parquet file: any Parquet with an `input_ids` column, whoever wrote it.
+    """Open a directory of shards or one file, of sftkit or another tool: what `inspect-shards` reads with `input_ids`.
 
     Reads the manifest and the footers of the files; rows are read when they are asked for.
 
@@ -37,8 +37,8 @@ def open_shards(location: str | os.PathLike[str], storage_options: Mapping[str, 
         The splits, by name.
 
     Raises:
-        SourceError: there is nothing at `location`, or no Parquet file.
-        DataError: a file is not Parquet, or shards are missing, truncated, or not those of the manifest.
+        SourceError: there is nothing at `location`, or no file of shards.
+        DataError: a file cannot be read, or shards are missing, truncated, or not those of the manifest.
         OutputError: the manifest cannot be read.
 
     Example:

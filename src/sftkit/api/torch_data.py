@@ -75,7 +75,7 @@ class ShardDataset(Dataset[TokenSequences]):
             storage_options: options of the file system behind a URL, as in a config.
 
         Raises:
-            SourceError: there is nothing at `location`, or no Parquet file.
+            SourceError: there is nothing at `location`, or no file of shards.
             DataError: a file is not Parquet; shards are missing, truncated, or not those of the manifest; or a row
                 cannot be used.
             OutputError: the manifest cannot be read.

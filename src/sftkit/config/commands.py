@@ -95,7 +95,7 @@ class InspectConfig(DataOptions):
         None,
         location=True,
         panel=_PREVIEW,
-        help="Directory of shards, or one Parquet file. Also the first positional argument.",
+        help="Directory of shards, or one file, of sftkit or of another tool. Also the first positional argument.",
     )
     rows: int = option(1, minimum=0, panel=_PREVIEW, help="Number of rows to show.")
     row: int | None = option(None, minimum=0, panel=_PREVIEW, help="Show the row with this index in the split, from 0.")
@@ -148,7 +148,7 @@ class InspectConfig(DataOptions):
         None,
         location=True,
         panel=_PREVIEW,
-        help="Compare with another directory of shards, or Parquet file: rows that differ or are only in one of them, "
+        help="Compare with another directory of shards, or file: rows that differ or are only in one of them, "
         "whatever their order and packing. `rows` is the number of examples of each kind.",
     )
     compare_by: str | None = option(

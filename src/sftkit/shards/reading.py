@@ -13,7 +13,7 @@ from sftkit.core.splits import TRAIN
 from sftkit.errors import DataError, SourceError
 from sftkit.shards.manifest import Manifest, read_manifest
 from sftkit.shards.readers.find_files import MDS_INDEX, find_shard_files, mds_files
-from sftkit.shards.readers.indexed_file import INDEX_SUFFIX, TOKENS_SUFFIX
+from sftkit.shards.readers.indexed_file import TOKENS_SUFFIX
 from sftkit.shards.readers.open_file import index_of, open_shard_file, reader_of
 from sftkit.shards.readers.parquet_file import ParquetRowFile
 from sftkit.storage.dataset_files import MANIFEST_NAME, require_complete_dataset
@@ -87,7 +87,7 @@ def _open_shards(root: AnyPath, location: str) -> ShardSet:
         return _open_file(root, location)
     if isinstance(root, Path) and not root.is_dir():
         if file_size(index_of(root)) < 0:
-            raise SourceError(f"{location}: no such directory or file")
+            raise SourceError(f"{location}: no such directory or file of shards")
         return _open_file(index_of(root), location)
     manifest = read_manifest(root)
     if manifest is not None:
@@ -138,7 +138,7 @@ def _open_file(path: AnyPath, location: str) -> ShardSet:
     """Open a single file; with the manifest of its directory, if that lists the file as a shard."""
     if path.name == MDS_INDEX:
         return ShardSet(path.parent, {TRAIN: mds_files(path.parent)}, None, location)
-    if path.name.endswith((INDEX_SUFFIX, TOKENS_SUFFIX)):
+    if path.name.endswith(TOKENS_SUFFIX) and file_size(index_of(path)) >= 0:
         path = index_of(path)
     manifest = read_manifest(path.parent)
     for split, info in manifest.splits.items() if manifest is not None else ():

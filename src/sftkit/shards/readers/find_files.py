@@ -70,7 +70,7 @@ def find_shard_files(root: AnyPath, location: str) -> Splits:
     if len(kinds) > 1:
         raise SourceError(f"{location}: holds {' and '.join(kinds)} files; name one of them")
     if not kinds:
-        raise SourceError(f"{location}: no files in this directory that are read: {FORMATS}")
+        raise SourceError(f"{location}: no files of shards in this directory; read are {FORMATS}")
     return _by_split([(name, root / name) for name in found[kinds[0]]])
 
 

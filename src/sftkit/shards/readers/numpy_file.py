@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -21,6 +22,10 @@ from sftkit.storage.streams import open_binary
 
 NUMPY_MAGIC = b"\x93NUMPY"
 
+_HEADER = re.compile(
+    rb"\{'descr': '(?P<type>\|O|[<>|=][iufb][1248])', 'fortran_order': (?P<order>True|False), "
+    rb"'shape': \((?P<shape>[\d, ]{0,100})\), \}\s*"
+)
 _GROUP_ROWS = 64
 _GROUP_TOKENS = 1 << 20
 
@@ -55,17 +60,20 @@ class NumpyRowFile(RowFile):
             raise self.broken(first_line(error).rstrip(".")) from None
 
     def _read_header(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        version = np.lib.format.read_magic(self._file)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError("it has fields, which token ids have not")
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, is_transposed, kind = read(self._file)
-        if is_transposed and len(shape) > 1:
+        """Read shape and data type. numpy's own function evaluates the header as Python code, if only a literal."""
+        start = self._file.read(len(NUMPY_MAGIC) + 4)
+        if len(start) < len(NUMPY_MAGIC) + 4 or start[-4:-2] != b"\x01\x00":
+            raise ValueError("it has not the header of version 1.0")
+        found = _HEADER.fullmatch(self._file.read(int.from_bytes(start[-2:], "little")))
+        if found is None:
+            raise ValueError("its header is not that of an array of numbers or objects")
+        if found["order"] == b"True" and b"," in found["shape"].strip(b" ,"):
             raise ValueError("its rows are not contiguous (fortran_order)")
-        return shape, kind
+        kind = found["type"].decode()
+        return tuple(int(size) for size in found["shape"].split(b",") if size.strip()), np.dtype(kind)
 
     def _open_packs(self, shape: tuple[int, ...]) -> None:
-        if self._type.names is not None or len(shape) != 1 or shape[0] > self._size:
+        if len(shape) != 1 or shape[0] > self._size:
             raise ValueError("it is no list of packs")
         self._rows_left = iter(PickledRows(self._file, self._size - self._begin))
         self._next = 0

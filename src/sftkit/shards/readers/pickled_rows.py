@@ -8,7 +8,6 @@ arguments.
 
 from __future__ import annotations
 
-import pickle
 import re
 import struct
 from collections.abc import Callable, Iterator
@@ -16,10 +15,8 @@ from typing import IO, Any
 
 import numpy as np
 
-_NUMBERS = re.compile(rb"(?:K.|M..|J....|G........|[\x88\x89])++", re.DOTALL)
-"""Integers, floats and booleans, one after another."""
+from sftkit.shards.readers.pickle_bytes import PickleBytes, PickleError
 
-_WINDOW = 1 << 20
 _ARRAY, _DATA_TYPE, _SCALAR = "ndarray", "dtype", "scalar"
 _RECONSTRUCT = "_reconstruct"
 _MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
@@ -47,10 +44,6 @@ _LENGTHS = {
 _TEXTS = (b"\x8c", b"X", b"\x8d")
 
 
-class PickleError(ValueError):
-    """A file has operations that rows of numbers do not need, or is damaged."""
-
-
 class _Name(str):
     """The name of a function or class, which is never called."""
 
@@ -76,8 +69,7 @@ class PickledRows:
             file: a stream at the beginning of the pickle.
             size: bytes of the pickle; no value is larger.
         """
-        self._file, self._left = file, size
-        self._data, self._place = b"", 0
+        self._bytes = PickleBytes(file, size)
         self._stack: list[Any] = []
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
@@ -95,7 +87,7 @@ class PickledRows:
         """
         try:
             while True:
-                operation = self._take(1)
+                operation = self._bytes.take(1)
                 if operation == b".":
                     break
                 self._run(operation)
@@ -129,63 +121,18 @@ class PickledRows:
                 raise PickleError(f"it has the operation {operation!r}, which rows of numbers do not need")
             action(self)
 
-    # --- Bytes --------------------------------------------------------------------------------------------------------
-
-    def _take(self, size: int) -> bytes:
-        if len(self._data) - self._place < size:
-            self._fill(size)
-        begin = self._place
-        self._place += size
-        return self._data[begin : self._place]
-
-    def _fill(self, size: int) -> None:
-        """Have at least `size` bytes after the current place."""
-        kept = self._data[self._place :]
-        wanted = max(size - len(kept), min(_WINDOW, self._left))
-        if size - len(kept) > self._left:
-            raise PickleError("it ends too early")
-        data = self._file.read(wanted)
-        if len(data) < size - len(kept):
-            raise PickleError("it ends too early")
-        self._left -= len(data)
-        self._data, self._place = kept + data, 0
-
-    def _unpack(self, form: str) -> int:
-        value: int = struct.unpack(form, self._take(struct.calcsize(form)))[0]
-        return value
-
-    def _line(self) -> str:
-        line = bytearray()
-        while (byte := self._take(1)) != b"\n":
-            line += byte
-            if len(line) > 200:
-                raise PickleError("a name is too long")
-        return line.decode()
-
-    # --- Values -------------------------------------------------------------------------------------------------------
-
     def _push_bytes(self, operation: bytes) -> None:
-        data = self._take(self._unpack(_LENGTHS[operation]))
+        data = self._bytes.take(self._bytes.unpack(_LENGTHS[operation]))
         self._stack.append(data.decode() if operation in _TEXTS else data)
 
     def _push_numbers(self, operation: bytes) -> None:
         """Push the numbers from here on as one array, if a list is to get them; else a single number."""
-        self._place -= 1
-        if len(self._data) - self._place < 16 and self._left:
-            self._fill(min(16, len(self._data) - self._place + self._left))
-        found = _NUMBERS.match(self._data, self._place)
-        if found is None:
-            raise PickleError("it ends within a number")
-        text = found[0]
-        if not (self._marks and type(self._stack[self._marks[-1] - 1]) is list):
-            text = text[: {75: 2, 77: 3, 74: 5, 71: 9}.get(text[0], 1)]
-        # These bytes match the expression above: they are numbers, and nothing that could be run.
-        values = pickle.loads(b"\x80\x02](" + text + b"e.")
-        self._place += len(text)
+        is_list = bool(self._marks) and type(self._stack[self._marks[-1] - 1]) is list
+        values = self._bytes.numbers(operation, single=not is_list)
         self._stack.append(values[0] if len(values) == 1 else np.array(values))
 
     def _push_long(self) -> None:
-        self._stack.append(int.from_bytes(self._take(self._unpack("<B")), "little", signed=True))
+        self._stack.append(int.from_bytes(self._bytes.take(self._bytes.unpack("<B")), "little", signed=True))
 
     def _mark(self) -> None:
         self._marks.append(len(self._stack))
@@ -317,8 +264,8 @@ def _tuple(count: int) -> Callable[[PickledRows], None]:
 
 
 _ACTIONS: dict[bytes, Callable[[PickledRows], Any]] = {
-    b"\x80": lambda rows: rows._take(1),
-    b"\x95": lambda rows: rows._take(8),
+    b"\x80": lambda rows: rows._bytes.take(1),
+    b"\x95": lambda rows: rows._bytes.take(8),
     b"(": PickledRows._mark,
     b"N": lambda rows: rows._stack.append(None),
     b"\x8a": PickledRows._push_long,
@@ -333,14 +280,14 @@ _ACTIONS: dict[bytes, Callable[[PickledRows], Any]] = {
     b"e": PickledRows._appends,
     b"s": PickledRows._set_item,
     b"u": PickledRows._set_items,
-    b"c": lambda rows: rows._push_name(rows._line(), rows._line()),
+    b"c": lambda rows: rows._push_name(rows._bytes.line(), rows._bytes.line()),
     b"\x93": PickledRows._stack_name,
     b"R": PickledRows._reduce,
     b"b": PickledRows._build,
     b"\x94": PickledRows._memoize,
-    b"q": lambda rows: rows._remember(rows._unpack("<B")),
-    b"r": lambda rows: rows._remember(rows._unpack("<I")),
-    b"h": lambda rows: rows._recall(rows._unpack("<B")),
-    b"j": lambda rows: rows._recall(rows._unpack("<I")),
+    b"q": lambda rows: rows._remember(rows._bytes.unpack("<B")),
+    b"r": lambda rows: rows._remember(rows._bytes.unpack("<I")),
+    b"h": lambda rows: rows._recall(rows._bytes.unpack("<B")),
+    b"j": lambda rows: rows._recall(rows._bytes.unpack("<I")),
 }
 """What each operation does; those of numbers and of bytes are in `_run`."""
