@@ -108,6 +108,14 @@ def write_indexed(prefix: Path, made: Rows) -> Path:
     return index
 
 
+def write_indexed_with_mask(folder: Path, made: Rows) -> Path:
+    """Two pairs of files, of tokens and of their loss mask, as FlagScale reads them."""
+    write_indexed(folder / "x_text_document", made)
+    masks = [{**row, "input_ids": [int(label != -100) for label in row["labels"]]} for row in made]
+    write_indexed(folder / "x_loss_mask_document", masks)
+    return folder
+
+
 _ENCODINGS = {"input_ids": "ndarray:int32", "labels": "ndarray", "seq_lengths": "json"}
 
 
@@ -161,6 +169,7 @@ FORMATS: Mapping[str, Callable[[Path, Rows], Path]] = {
     "nemo": lambda folder, made: write_nemo(folder / "nemo.npy", made),
     "bridge": lambda folder, made: write_parquet(folder / "bridge.parquet", with_masks(made)),
     "megatron": lambda folder, made: write_indexed(folder / "text_document", made).with_suffix(""),
+    "masked": write_indexed_with_mask,
     "mds": lambda folder, made: write_mds(folder / "mds", made),
     "mds_zstd": lambda folder, made: write_mds(folder / "mds_zstd", made, zstd),
 }

@@ -15,7 +15,8 @@ import pytest
 from sftkit.config.commands import InspectConfig
 from sftkit.config.schema.data_config import SplitConfig
 from sftkit.core.rows import Row
-from sftkit.errors import ConfigError, OutputError, SourceError
+from sftkit.errors import ConfigError, OutputError
+from sftkit.inspection.compare.compare_datasets import compare_datasets
 from sftkit.inspection.verify.verify_dataset import verify
 from sftkit.shards.formats import mds_shards
 from sftkit.shards.reading import open_shards
@@ -137,6 +138,9 @@ def test_every_format_has_the_rows_of_the_parquet_shards(layout: str, chats: Pat
         for name in ("jsonl", "mds"):
             files = [file for file in manifest.formats[name] if f"/{split}-" in file.file]
             assert sum(file.rows or 0 for file in files) == len(rows)
+    for name in ("jsonl", "mds"):
+        found = compare_datasets(InspectConfig(directory=str(tmp_path / "out" / name), compare=str(tmp_path / "out")))
+        assert (found.differs, found.settings, found.a.has_manifest) == (False, (), True)
 
 
 def as_float32(rows: list[Row]) -> list[Row]:
@@ -185,8 +189,8 @@ def test_another_format_needs_no_parquet_and_no_tokenizing(chats: Path, tmp_path
     second = tmp_path / "second"
     assert sorted(path.name for path in second.iterdir()) == ["README.md", "manifest.json", "mds"]
     assert files_below(second / "mds") == files_below(tmp_path / "first" / "mds")
-    with pytest.raises(SourceError, match=r"second: holds no Parquet shards, only mds; run preprocess with"):
-        open_shards(str(second))
+    assert open_shards(str(second)).column_names("train") == ["input_ids", "labels", "meta"]
+    assert not compare_datasets(InspectConfig(directory=str(second), compare=str(tmp_path / "first"))).differs
 
 
 def files_below(folder: Path) -> dict[str, bytes]:

@@ -11,10 +11,11 @@ import pyarrow as pa
 
 from sftkit.core.splits import TRAIN
 from sftkit.errors import DataError, SourceError
+from sftkit.shards.format_shards import find_manifest_above, listed_splits
 from sftkit.shards.manifest import Manifest, read_manifest
-from sftkit.shards.readers.find_files import MDS_INDEX, find_shard_files, mds_files
-from sftkit.shards.readers.indexed_file import TOKENS_SUFFIX
-from sftkit.shards.readers.open_file import index_of, open_shard_file, reader_of
+from sftkit.shards.readers.find_files import MDS_INDEX, PARQUET_SUFFIX, find_shard_files
+from sftkit.shards.readers.indexed_file import INDEX_SUFFIX
+from sftkit.shards.readers.open_file import index_of, open_shard_file, reader_of, tokens_of
 from sftkit.shards.readers.parquet_file import ParquetRowFile
 from sftkit.storage.dataset_files import MANIFEST_NAME, require_complete_dataset
 from sftkit.storage.files import file_size, file_sizes
@@ -88,19 +89,20 @@ def _open_shards(root: AnyPath, location: str) -> ShardSet:
     if isinstance(root, Path) and not root.is_dir():
         if file_size(index_of(root)) < 0:
             raise SourceError(f"{location}: no such directory or file of shards")
-        return _open_file(index_of(root), location)
+        return _open_file(tokens_of(index_of(root)), location)
     manifest = read_manifest(root)
     if manifest is not None:
         splits = {name: tuple(root / shard.file for shard in split.shards) for name, split in manifest.splits.items()}
         if not any(splits.values()) and manifest.formats:
-            raise SourceError(
-                f"{location}: holds no Parquet shards, only {', '.join(manifest.formats)}; run preprocess with "
-                f"output_format=[parquet, {', '.join(manifest.formats)}]"
-            )
+            return ShardSet(root, listed_splits(root, manifest, next(iter(manifest.formats))), manifest, location)
         if not any(splits.values()):
             raise SourceError(f"{location}: the manifest lists no shards; run preprocess again")
         _check_listed_files(root, [path for paths in splits.values() for path in paths])
         return ShardSet(root, splits, manifest, location)
+    above = find_manifest_above(root)
+    if above is not None:
+        directory, manifest, name = above
+        return ShardSet(directory, listed_splits(directory, manifest, name), manifest, location)
     require_complete_dataset(root)
     return ShardSet(root, find_shard_files(root, location), None, location)
 
@@ -137,11 +139,15 @@ def require_parquet(shards: ShardSet) -> None:
 def _open_file(path: AnyPath, location: str) -> ShardSet:
     """Open a single file; with the manifest of its directory, if that lists the file as a shard."""
     if path.name == MDS_INDEX:
-        return ShardSet(path.parent, {TRAIN: mds_files(path.parent)}, None, location)
-    if path.name.endswith(TOKENS_SUFFIX) and file_size(index_of(path)) >= 0:
-        path = index_of(path)
+        return _open_shards(path.parent, location)
+    if path.name.endswith(INDEX_SUFFIX):
+        path = tokens_of(path)
     manifest = read_manifest(path.parent)
     for split, info in manifest.splits.items() if manifest is not None else ():
         if any(shard.file == path.name for shard in info.shards):
             return ShardSet(path, {split: (path,)}, manifest, location)
+    above = find_manifest_above(path) if not path.name.endswith(PARQUET_SUFFIX) else None
+    if above is not None:
+        directory, manifest, name = above
+        return ShardSet(path, listed_splits(directory, manifest, name), manifest, location)
     return ShardSet(path, {TRAIN: (path,)}, None, location)

@@ -34,14 +34,17 @@ def manifest_notes(splits: Sequence[SplitSummary], manifest: Manifest | None) ->
     if manifest is None:
         return []
     notes = []
+    rows_of = {file.file: file.rows for file in manifest.format_files}
     for split in splits:
         recorded = {shard.file: shard for shard in manifest.splits[split.name].shards}
         for shard in split.shards:
-            if _counted(shard) != _recorded(recorded[shard.file]):
+            if shard.file in recorded and _counted(shard) != _recorded(recorded[shard.file]):
                 notes.append(
                     f"{shard.file} does not match the manifest: (rows, tokens, trained tokens) are {_counted(shard)}, "
                     f"the manifest says {_recorded(recorded[shard.file])}"
                 )
+            elif rows_of.get(shard.file, shard.rows) != shard.rows:
+                notes.append(f"{shard.file} has {shard.rows:,} rows, the manifest says {rows_of[shard.file]:,}")
         expected = manifest.splits[split.name].sequences
         found = split.packs.sequences if split.packs is not None else None
         if len(split.shards) == len(recorded) and found != expected:

@@ -12,7 +12,7 @@ from typing import Any
 
 from sftkit.core.splits import SPLITS, TRAIN, VALIDATION, splits_from_path
 from sftkit.errors import DataError, SourceError
-from sftkit.shards.readers.indexed_file import INDEX_SUFFIX
+from sftkit.shards.readers.indexed_file import INDEX_SUFFIX, indexed_names
 from sftkit.shards.readers.open_file import FORMATS
 from sftkit.storage.dataset_files import ROW_LIST_NAMES
 from sftkit.storage.files import file_size, file_sizes_recursive, read_bytes
@@ -71,7 +71,8 @@ def find_shard_files(root: AnyPath, location: str) -> Splits:
         raise SourceError(f"{location}: holds {' and '.join(kinds)} files; name one of them")
     if not kinds:
         raise SourceError(f"{location}: no files of shards in this directory; read are {FORMATS}")
-    return _by_split([(name, root / name) for name in found[kinds[0]]])
+    chosen = indexed_names(found[INDEX_SUFFIX]) if kinds[0] == INDEX_SUFFIX else found[kinds[0]]
+    return _by_split([(name, root / name) for name in chosen])
 
 
 def mds_files(folder: AnyPath) -> tuple[AnyPath, ...]:

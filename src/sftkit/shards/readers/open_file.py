@@ -65,6 +65,11 @@ def reader_of(path: AnyPath) -> type[_Reader]:
     )
 
 
+def tokens_of(index: AnyPath) -> AnyPath:
+    """Return the `.bin` file that belongs to an `.idx` file. A pair is called by its name."""
+    return index.with_name(index.name.removesuffix(INDEX_SUFFIX) + TOKENS_SUFFIX)
+
+
 def index_of(path: AnyPath) -> AnyPath:
     """Return the `.idx` file of a pair, given by its `.bin` file, by itself, or by the prefix of both."""
     return path.with_name(path.name.removesuffix(TOKENS_SUFFIX).removesuffix(INDEX_SUFFIX) + INDEX_SUFFIX)

@@ -29,10 +29,19 @@ def list_of_integers(rows: Sequence[Any]) -> pa.Array:
     if not all(type(row) is list for row in lists):
         raise ValueError("a value is no list")
     flat = [value for row in lists for value in row]
+    if None in flat:
+        return _list_with_nulls(lists)
     numbers = np.array(flat) if flat else np.zeros(0, np.int64)
     if numbers.ndim != 1 or numbers.dtype.kind not in "ib":
         raise ValueError("a value is no list of integers")
     return list_of_numbers(numbers.astype(np.int64), [len(row) for row in lists])
+
+
+def _list_with_nulls(lists: list[list[Any]]) -> pa.Array:
+    try:
+        return pa.array(lists, pa.large_list(pa.int64()))
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        raise ValueError("a value is no list of integers") from None
 
 
 def array_of_any(values: list[Any]) -> pa.Array:
