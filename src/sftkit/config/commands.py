@@ -36,7 +36,7 @@ class PreprocessConfig(DataOptions):
         choices=("parquet", "jsonl", "mds"),
         plugins="output_formats",
         panel=_OUTPUT,
-        help="Formats of the shards, one or several. parquet: what `train` and `inspect-shards` read; jsonl: JSON "
+        help="Formats of the shards, one or several. parquet: what `train` reads; jsonl: JSON "
         "Lines; mds: MosaicML Streaming. All but Parquet have a folder of their name in output_dir.",
     )
     parquet_columns: str = option(
