@@ -59,6 +59,15 @@ REASONING_TAG_WORDS = "think|reason|thought"
 THINKING_SWITCHES = ("enable_thinking", "thinking")
 """Template variables that switch reasoning on or off."""
 
+NO_THINKING_VALUES = (
+    ("enable_thinking", False, True),
+    ("thinking", False, True),
+    ("reasoning", False, True),
+    ("reasoning_effort", "none", "high"),
+    ("thinking_budget", 0, 512),
+)
+"""Template variables with the value for an answer without reasoning, and one for an answer with it."""
+
 TRAIN_FLAGS = ("train", "training", "trainable", "loss")
 """Message fields that say whether a message carries a loss, true or false, in the names of several tools."""
 

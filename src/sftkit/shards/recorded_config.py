@@ -74,6 +74,7 @@ _KEYS: Mapping[str, str] = MappingProxyType(
         "mask_pattern": _TEXT,
         "pattern_weights": _MAPPING,
         "roles_to_train": _LIST,
+        "empty_reasoning": _TEXT,
         "template_date": _DAY,
         "chat_template_kwargs": _MAPPING,
         "dataprocessor": _MAPPING,

@@ -168,6 +168,7 @@ class ChatTokenizer:
             TokenizerError: it is missing or invalid.
         """
         self._engines.reference_renderer.check()
+        self.conversations.empty_reasoning.check()
 
     def find_conversation_column(self, row: Row) -> str | None:
         """Return the column that holds the messages of a row; None if the template takes the whole row.

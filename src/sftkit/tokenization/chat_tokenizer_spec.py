@@ -54,6 +54,8 @@ class ChatTokenizerSpec:
     """A regular expression (RE2) whose matches in contents of assistant turns carry no loss."""
     pattern_weights: tuple[tuple[str, float], ...] = ()
     """Regular expressions, and the weights of their matches."""
+    empty_reasoning: str = "keep"
+    """`keep`, `add` or `drop`: what happens to conversations without reasoning."""
     roles_to_train: tuple[str, ...] = (ASSISTANT,)
     """The roles whose messages carry a loss."""
     range_edges: str = ANY
@@ -95,6 +97,7 @@ def chat_tokenizer_spec(config: DataOptions, size: int) -> ChatTokenizerSpec:
         train_on_stop=config.train_on_stop,
         mask_pattern=config.mask_pattern,
         pattern_weights=tuple(config.pattern_weights.items()),
+        empty_reasoning=config.empty_reasoning,
         roles_to_train=config.roles_to_train,
         range_edges=config.range_edges,
         special_tokens_in_content=config.special_tokens_in_content,

@@ -13,12 +13,14 @@ from sftkit.core.accounting.row_notes import (
     SPECIAL_TOKEN_IN_CONTENT,
     RowNotes,
 )
+from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.content_screening import KEEP, ContentScreen
 from sftkit.tokenization.conversation_reader import ConversationReader, messages_of
 from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.empty_answers import EmptyAnswers
+from sftkit.tokenization.empty_reasoning import EmptyReasoning
 from sftkit.tokenization.encoding import encodable
 from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.loading.special_tokens import special_tokens, stop_tokens
@@ -40,6 +42,11 @@ from sftkit.tokenization.templates.recording import Recording
 from sftkit.tokenization.tokenizer_engines import TokenizerEngines
 from sftkit.tokenization.verification import VerificationSampler
 
+_NOT_EMPTY = (
+    "empty_reasoning=add: a turn does not begin with the empty block of reasoning of its prompt, because the chat "
+    "template writes it without; set render=per_turn for conversations with several turns"
+)
+
 
 class ConversationPreparer:
     """Does everything with conversations that comes before their text is encoded.
@@ -60,6 +67,7 @@ class ConversationPreparer:
         """
         self._spec, self._engines, self._reader, self._supervision = spec, engines, reader, supervision
         self.empty_answers = EmptyAnswers(supervision, drops=spec.drop_empty_answers)
+        self.empty_reasoning = EmptyReasoning(spec.empty_reasoning, engines, supervision)
         self._prompt_sampler = VerificationSampler(spec.engines.verify_fraction)
 
     def start_unit(self) -> None:
@@ -112,8 +120,11 @@ class ConversationPreparer:
             RowError: as `screen` and `find_trained_spans`; or a message of an unknown role is not rendered.
         """
         row, conversation, has_special = self._read_screened(row, column)
+        conversation, skips_reasoning = self.empty_reasoning.apply(conversation)
         in_parts = self._needs_parts(conversation)
         recording, trained = (self.parts.find_parts if in_parts else self._find_spans)(conversation)
+        if skips_reasoning and self._differs_from_prompts(conversation):
+            raise RowError(_NOT_EMPTY)
         notes = self._omissions.find(conversation, recording, self._history(conversation))
         rules = [SPECIAL_TOKEN_IN_CONTENT] if has_special else []
         if self.empty_answers.check(conversation):
@@ -147,6 +158,7 @@ class ConversationPreparer:
             RowError: as `screen` and `SampleFinder.find`.
         """
         _, conversation, _ = self._read_screened(row, column)
+        conversation, _ = self.empty_reasoning.apply(conversation)
         found, differs = self._sample_finder.find(conversation, most)
         return samples_as_rows(row, column, conversation, found, self._supervision, differs_from_prompts=differs)
 

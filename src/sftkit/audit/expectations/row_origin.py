@@ -43,7 +43,9 @@ def row_origin(options: Mapping[str, Any], kind: RowKind | None, *, ends_with_st
         stops_masked=kind is not RowKind.PAIRS and options.get("train_on_stop", "all") != "all",
         ends=kind is not RowKind.PAIRS or ends_with_stop_token,
         response_template=response_template if kind is RowKind.TEXT else None,
-        variables=dict(options.get("chat_template_kwargs") or {}),
+        variables=None  # rows differ in them
+        if options.get("empty_reasoning") == "add"
+        else dict(options.get("chat_template_kwargs") or {}),
         template_date=options.get("template_date"),
     )
 

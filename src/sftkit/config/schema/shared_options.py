@@ -86,6 +86,14 @@ class DataOptions(SourceOptions):
         help="keep: train the reasoning of assistant turns; mask: train only from the start of the answer; last_only: "
         "train the reasoning of the last trained turn.",
     )
+    empty_reasoning: str = option(
+        "keep",
+        choices=("keep", "add", "drop"),
+        panel=_ROWS,
+        changes_rows=True,
+        help="Conversations without reasoning: keep them as the template writes them; add the empty block of reasoning "
+        "of the prompt that skips it (`enable_thinking: false`), without a loss; or drop them.",
+    )
     tool_calls: str = option(
         "keep",
         choices=("keep", "mask"),

@@ -39,7 +39,7 @@ READ = "read"
 
 _ORIGIN_OPTIONS = (
     *("train_on", "train_on_stop", "reasoning", "tool_calls", "mask_pattern", "pattern_weights", "response_template"),
-    *("roles_to_train", "chat_template_kwargs"),
+    *("roles_to_train", "empty_reasoning", "chat_template_kwargs"),
 )
 
 

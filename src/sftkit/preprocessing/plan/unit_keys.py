@@ -51,7 +51,7 @@ _REFERENCES = ("jinja2", "tokenizers", "transformers")
 _CHECK_TOOLS = "check_tools"
 _YOUNG_OPTIONS = (
     *(TOKEN_KINDS, "tool_calls", "train_on_stop", "mask_pattern", "pattern_weights", "range_edges"),
-    "roles_to_train",
+    *("roles_to_train", "empty_reasoning"),
     *("render", "max_samples_per_row"),
 )
 """Options that are in a key only if they are not at their defaults: they are younger than data sets without them, which
