@@ -9,10 +9,20 @@ from typing import Any
 import pytest
 import torch
 from datasets import load_dataset
-from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments, default_data_collator
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DataCollatorForSeq2Seq,
+    Trainer,
+    TrainingArguments,
+    default_data_collator,
+)
 
 import sftkit
+from interop.conftest import MODEL
 from interop.material import loss_of, sequences
+from training.material import logged
 
 
 def first_loss(model: Any, data: Any, folder: Path, collator: Any, rows: int) -> float:
@@ -33,6 +43,20 @@ def test_sftkit_trains_on_all_columns(shards: Callable[..., Path], model: Any, c
     expected = loss_of(model, sequences(shards("sftkit", packed=packed), range(4)))
     with torch.no_grad():
         assert model(**batch).loss.item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("columns", ["axolotl", "llamafactory"])
+def test_the_first_loss_of_a_run(shards: Callable[..., Path], tmp_path: Path, columns: str) -> None:
+    """Packs without `seq_lengths`, in `sftkit train`."""
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(MODEL))
+    model.save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(MODEL).save_pretrained(tmp_path / "model")
+    sftkit.train(
+        model_name_or_path=tmp_path / "model", training_data_path=shards(columns, packed=True), max_steps=1,
+        output_dir=tmp_path / "run", per_device_train_batch_size=6, logging_steps=1, use_cpu=True,
+    )  # fmt: skip
+    expected = loss_of(model.eval(), sequences(shards("sftkit", packed=True)))
+    assert logged(tmp_path / "run", "loss")[0] == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("columns", ["sftkit", "trl", "axolotl", "llamafactory"])

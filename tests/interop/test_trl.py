@@ -25,8 +25,10 @@ def first_loss(model: Any, tokenizer: Any, data: Any, folder: Path, **options: A
     return float(trainer.compute_loss(model, next(iter(trainer.get_train_dataloader()))).detach())
 
 
-@pytest.mark.parametrize("columns", ["sftkit", "trl"])
-@pytest.mark.parametrize(("packed", "padding_free"), [(False, False), (False, True), (True, True)])
+@pytest.mark.parametrize(
+    ("columns", "packed", "padding_free"),
+    [("sftkit", False, False), ("trl", False, True), ("sftkit", True, True), ("trl", True, True)],
+)
 def test_loss_is_that_of_each_sequence(
     shards: Callable[..., Path], model: Any, tokenizer: Any, tmp_path: Path, columns: str, packed: bool,
     padding_free: bool,

@@ -43,8 +43,6 @@ _TYPES = {
     LENGTH: pa.int32(),
 }
 
-_MASKS = (COMPLETION_MASK, ASSISTANT_MASKS, ATTENTION_MASK)
-
 
 @dataclass(frozen=True)
 class TrainerColumns:
@@ -66,10 +64,6 @@ class TrainerColumns:
     def added(self, *, is_packed: bool) -> tuple[str, ...]:
         """The names of the columns that are added."""
         return self.packs if is_packed else self.rows
-
-    def masks(self, *, is_packed: bool) -> tuple[str, ...]:
-        """The added columns whose values repeat from token to token."""
-        return tuple(name for name in self.added(is_packed=is_packed) if name in _MASKS)
 
 
 TRAINER_COLUMNS: Mapping[str, TrainerColumns] = MappingProxyType(

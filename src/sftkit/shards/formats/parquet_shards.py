@@ -35,12 +35,7 @@ class ParquetShards(ShardFormat):
         """As `ShardFormat.open`."""
         name = f"{place.name}.parquet"
         # Ids hardly repeat within a page, so a dictionary of them would only cost time.
-        options = {
-            "compression": "zstd",
-            "use_dictionary": self.layout.dictionary_columns,
-            "column_encoding": self.layout.encodings or None,
-            "write_statistics": False,
-        }
+        options = {"compression": "zstd", "use_dictionary": self.layout.dictionary_columns, "write_statistics": False}
         with (
             atomic_replace(place.root / name, uuid.uuid4().hex[:8]) as temporary,
             pa.OSFile(os.fsencode(temporary), "w") as sink,

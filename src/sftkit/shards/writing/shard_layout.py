@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from sftkit.core.rows import PADDING, POSITION_IDS, SEQ_LENGTHS, SOURCE
+from sftkit.core.rows import PADDING, SEQ_LENGTHS, SOURCE
 from sftkit.core.token_kinds import KIND_NUMBERS, TOKEN_KINDS
 from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 from sftkit.shards.pack_padding import PackPadding
@@ -100,12 +100,4 @@ class ShardLayout:
         """Parquet paths of the columns whose values may repeat, and so are worth a dictionary."""
         tokens = [f"{name}.list.element" for name in self.token_columns if name in _TYPES]
         rows = [*self.retained.names, *((SOURCE,) if self.unit_sources else ())]
-        if self.trainer is not None:
-            tokens += [f"{name}.list.element" for name in self.trainer.masks(is_packed=self.is_packed)]
         return [f"{name}.list.element" if self.is_packed else name for name in rows] + tokens
-
-    @property
-    def encodings(self) -> dict[str, str]:
-        """Parquet paths of columns with an encoding of their own: positions are stored as differences."""
-        has_positions = POSITION_IDS in self.parquet_schema.names and POSITION_IDS not in self.schema.names
-        return {f"{POSITION_IDS}.list.element": "DELTA_BINARY_PACKED"} if has_positions else {}
