@@ -77,6 +77,7 @@ def preprocess(
 @panics_as_errors()
 def run_preprocess(settings: PreprocessConfig, progress: Progress | None = None) -> PreprocessResult:
     """Do what `preprocess` does with a config that is complete: its data config is merged already."""
+    from sftkit.preprocessing.appending.addition import plan_addition
     from sftkit.preprocessing.build import find_finished, open_cluster, output_for, run
     from sftkit.preprocessing.plan.template_date import keep_template_date
     from sftkit.preprocessing.planning import check_config, plan
@@ -91,13 +92,19 @@ def run_preprocess(settings: PreprocessConfig, progress: Progress | None = None)
         planned = plan(settings, cluster)
         check_sources_stay(settings.output_dir, settings, (each.file for each in planned.files))
         planned = keep_template_date(planned, output_for(planned.config))
+        addition = plan_addition(planned, output_for(planned.config)) if settings.append else None
+        planned = planned if addition is None else addition.plan
         if settings.dry_run:
             return PreprocessResult(settings.output_dir, None, False, planned)
-        existing = find_finished(planned)
+        if addition is not None and not planned.files:
+            output_for(planned.config).finish_cleanup()
+            return PreprocessResult(settings.output_dir, addition.base, False, planned)
+        existing = find_finished(planned) if addition is None else None
         if existing is not None:
             output_for(planned.config).finish_cleanup()
             return PreprocessResult(settings.output_dir, existing, False, planned)
-        return PreprocessResult(settings.output_dir, run(planned, progress or SilentProgress(), cluster), True, planned)
+        manifest = run(planned, progress or SilentProgress(), cluster, addition)
+        return PreprocessResult(settings.output_dir, manifest, True, planned)
 
 
 def train(

@@ -48,6 +48,13 @@ class PreprocessConfig(DataOptions):
     overwrite: bool = option(
         False, per_run=True, panel=_OUTPUT, trusted_only=True, help="Replace the data set in `output_dir`."
     )
+    append: bool = option(
+        False,
+        per_run=True,
+        panel=_OUTPUT,
+        trusted_only=True,
+        help="Add shards of new files to the data set in `output_dir`, whose other files and keys must be the same.",
+    )
     staging_dir: str | None = option(
         None,
         location=True,

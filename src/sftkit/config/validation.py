@@ -74,6 +74,7 @@ def _problems(config: DataOptions) -> Iterator[str]:
             yield problem
     yield from _selection_problems(config)
     yield from _processor_problems(config)
+    yield from _output_problems(config)
     yield from _template_problems(config)
     yield from role_problems(config)
     yield from pattern_problems(config)
@@ -215,6 +216,11 @@ def _is_day(text: str) -> bool:
         return date.fromisoformat(text).isoformat() == text
     except ValueError:
         return False
+
+
+def _output_problems(config: DataOptions) -> Iterator[str]:
+    if getattr(config, "append", False) and getattr(config, "overwrite", False):
+        yield "append adds to the data set in output_dir, and overwrite replaces it; set only one of them"
 
 
 def _processor_problems(config: DataOptions) -> Iterator[str]:

@@ -24,18 +24,21 @@ from sftkit.preprocessing.accounting.manifest_builder import make_manifest, spli
 from sftkit.preprocessing.accounting.mix_counts import count_sources
 from sftkit.preprocessing.accounting.row_counts import check_row_accounting, check_rows_left
 from sftkit.preprocessing.accounting.row_lists import DroppedRows, Quarantine
+from sftkit.preprocessing.appending.addition import Addition
+from sftkit.preprocessing.appending.joined_manifest import JoinedRows, join_manifests
 from sftkit.preprocessing.order_rows import OrderedRows, order_rows
 from sftkit.preprocessing.pack_overflow import apply_pack_overflow
 from sftkit.preprocessing.plan.plan import Plan
 from sftkit.preprocessing.plan.template_date import record_template_date
 from sftkit.preprocessing.remove_duplicates import remove_duplicates
-from sftkit.preprocessing.shard_columns import shard_columns_of, with_sources, with_trainer
+from sftkit.preprocessing.shard_columns import check_same_columns, shard_columns_of, with_sources, with_trainer
 from sftkit.preprocessing.stage_units import stage_units
 from sftkit.shards.formats.output_formats import PARQUET, make_formats
 from sftkit.shards.manifest import Manifest
 from sftkit.shards.output.base_output import Output
 from sftkit.shards.output.local_output import LocalOutput
 from sftkit.shards.output.remote_output import RemoteOutput
+from sftkit.shards.output.side_files import RowList
 from sftkit.shards.staging.staged_unit import Int32Array, StagedUnit
 from sftkit.shards.staging.unit_record import are_unchanged
 from sftkit.shards.writing.row_gatherer import SequenceSelection, concatenate_sequences
@@ -79,7 +82,7 @@ def _manifest_of_plan(plan: Plan, directory: Output[Any]) -> Manifest | None:
     return manifest if manifest is not None and manifest.fingerprint == plan.fingerprint else None
 
 
-def run(plan: Plan, progress: Progress, runner: Runner | None = None) -> Manifest:
+def run(plan: Plan, progress: Progress, runner: Runner | None = None, addition: Addition | None = None) -> Manifest:
     """Make the shards that a plan describes.
 
     1. Tokenize: each work unit runs through the `Pipeline`, in parallel, and its rows become a staged unit on disk.
@@ -98,6 +101,7 @@ def run(plan: Plan, progress: Progress, runner: Runner | None = None) -> Manifes
         plan: made by `sftkit.preprocessing.planning.plan`.
         progress: shows the progress.
         runner: runs the tasks; by default processes of this machine, as many as the plan says.
+        addition: the data set that the shards are added to, whose plan this is; None to make or replace a data set.
 
     Returns:
         The manifest of the published data set.
@@ -112,7 +116,7 @@ def run(plan: Plan, progress: Progress, runner: Runner | None = None) -> Manifes
     directory = output_for(config)
     is_damaged = _manifest_of_plan(plan, directory) is not None  # shards are missing, so replacing them loses nothing
     with (
-        directory.open(overwrite=config.overwrite or is_damaged) as output,
+        directory.open(overwrite=config.overwrite or is_damaged or addition is not None) as output,
         nullcontext(runner) if runner is not None else WorkerPool(plan.workers) as workers,
     ):
         record_template_date(plan, output)
@@ -130,10 +134,12 @@ def run(plan: Plan, progress: Progress, runner: Runner | None = None) -> Manifes
         ordered = order_rows(plan, staged, workers)
         layout = shard_columns_of(staged, is_packed=is_packed(config))
         layout = with_trainer(plan, with_sources(plan, staged, layout))
+        if addition is not None:
+            check_same_columns(addition.base, layout, output.path)
         watch.lap("order")
         sequences = _sequences_of_splits(plan, staged, ordered)
         formats = make_formats(config.output_format, layout, _format_options(plan))
-        shards = _write_splits(plan, sequences, ShardWriter(layout, formats), workers, output, progress)
+        shards = _write_splits(plan, sequences, ShardWriter(layout, formats), workers, output, progress, addition)
         splits = {
             split: split_info(each, shards[split], layout, pack_length_of(config)) for split, each in sequences.items()
         }
@@ -142,8 +148,22 @@ def run(plan: Plan, progress: Progress, runner: Runner | None = None) -> Manifes
         mix = count_sources(plan, staged, ordered, sequences)
         manifest = make_manifest(plan, staged, ordered.splits, mix, layout, splits, files, watch.seconds)
         check_row_accounting(manifest)
+        if addition is not None:
+            manifest = join_manifests(addition, manifest)
+            check_row_accounting(manifest)
+            return output.publish_beside(manifest, _joined_lists(plan, staged, addition.base, output), plan.keys)
         dropped = DroppedRows(plan, staged, config.keep_dropped)
         return output.publish(manifest, {QUARANTINE_NAME: Quarantine(plan, staged), DROPPED_NAME: dropped}, plan.keys)
+
+
+def _joined_lists(plan: Plan, staged: Sequence[StagedUnit], base: Manifest, output: Output[Any]) -> dict[str, RowList]:
+    """The quarantined and dropped rows of a data set that is added to, and of what is added."""
+    kept = plan.config.keep_dropped
+    listed = min(kept, sum(base.dropped.values()))
+    return {
+        QUARANTINE_NAME: JoinedRows(output.path / QUARANTINE_NAME, base.quarantined, Quarantine(plan, staged)),
+        DROPPED_NAME: JoinedRows(output.path / DROPPED_NAME, listed, DroppedRows(plan, staged, kept - listed)),
+    }
 
 
 def open_cluster(config: PreprocessConfig) -> AbstractContextManager[Runner | None]:
@@ -193,9 +213,10 @@ def _write_splits(
     workers: Runner,
     output: Output[Any],
     progress: Progress,
+    addition: Addition | None,
 ) -> dict[str, list[WrittenShard]]:
     """Cut each split into shards, and write the shards in parallel; return those of each split, in row order."""
-    names = {split: _shard_names(plan.config, split) for split in sequences}
+    names = {split: _shard_names(plan.config, split, addition) for split in sequences}
     bounds = {
         split: shard_bounds(each.row_sizes, len(names[split]), _unit_of(each)) for split, each in sequences.items()
     }
@@ -234,9 +255,11 @@ def _sequences(config: PreprocessConfig, split: str, rows: Indices, sizes: Int32
     return SequenceSelection(rows[packs.rows], packs.lengths, packs.starts, packs.offsets)
 
 
-def _shard_names(config: PreprocessConfig, split: str) -> list[str]:
-    count = {TRAIN: config.num_dataset_shards, VALIDATION: config.num_eval_dataset_shards}[split]
-    return [shard_name(split, number, count) for number in range(count)]
+def _shard_names(config: PreprocessConfig, split: str, addition: Addition | None) -> list[str]:
+    """Name the shards of a split; those of an addition follow the earlier ones, whose names stay."""
+    first = 0 if addition is None else addition.shards_before(split)
+    count = first + {TRAIN: config.num_dataset_shards, VALIDATION: config.num_eval_dataset_shards}[split]
+    return [shard_name(split, number, count) for number in range(first, count)]
 
 
 def _unit_of(sequences: SequenceSelection) -> str:

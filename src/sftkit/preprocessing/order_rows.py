@@ -101,8 +101,10 @@ def _mix_sources(plan: Plan, staged: Sequence[StagedUnit], usable: Indices) -> l
     counts = np.bincount(dataset_of[unit_of], minlength=len(numbers)).tolist()
     as_fms = plan.config.compat == FMS
     conversations = conversations_of(staged) if plan.config.render == PER_TURN else None
-    sources = []
+    sources, filled = [], {file.file.dataset for file in plan.files}
     for number, (dataset, rows) in enumerate(zip(plan.recipe.datasets, counts, strict=True)):
+        if dataset.name not in filled:  # of an addition to a data set
+            continue
         own = None
         if conversations is not None and rows:
             own = np.unique(conversations[usable[dataset_of[unit_of] == number]], return_inverse=True)[1]

@@ -13,11 +13,14 @@ from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 from sftkit.errors import DataError
 from sftkit.ordering.packing import pack_length_of
 from sftkit.preprocessing.plan.plan import Plan
+from sftkit.shards.manifest import Manifest
 from sftkit.shards.pack_padding import PackPadding
+from sftkit.shards.readers.parquet_file import open_parquet
 from sftkit.shards.retained_columns import unify_schemas
 from sftkit.shards.staging.staged_unit import StagedUnit
 from sftkit.shards.trainer_columns import TRAINER_COLUMNS
 from sftkit.shards.writing.shard_layout import ShardLayout
+from sftkit.storage.paths import AnyPath
 
 _log = logging.getLogger(__name__)
 
@@ -121,6 +124,24 @@ def with_trainer(plan: Plan, layout: ShardLayout) -> ShardLayout:
         length = pack_length_of(plan.config) or 1
         layout = replace(layout, padding=PackPadding(-(-length // multiple) * multiple, _padding_token(plan)))
     return replace(layout, trainer=columns)
+
+
+def check_same_columns(base: Manifest, layout: ShardLayout, directory: AnyPath) -> None:
+    """Check that new shards have the columns of those of a data set.
+
+    Raises:
+        DataError: they do not; it names the first column that differs.
+    """
+    with open_parquet(directory / base.shards[0].file) as file:
+        old, new = file.schema_arrow, layout.parquet_schema
+    fields = dict(zip(old.names, old.types, strict=True)), dict(zip(new.names, new.types, strict=True))
+    for name in dict.fromkeys([*old.names, *new.names]):
+        first, second = (str(each.get(name, "missing")) for each in fields)
+        if first != second:
+            raise DataError(
+                f"append: the column {name!r} is {first} in the shards of {directory} and {second} in the new ones; "
+                "change the new files, or set overwrite=true instead to make the data set again"
+            )
 
 
 def _padding_of(plan: Plan) -> PackPadding | None:

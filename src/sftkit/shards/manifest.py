@@ -134,6 +134,20 @@ class AuditInfo:
 
 
 @dataclass(frozen=True)
+class Increment:
+    """What one run has made of a data set that later runs have added to (`append`)."""
+
+    fingerprint: str
+    """A hash of everything that decides the content of its shards."""
+    sources: int
+    """How many of `Manifest.sources` are its own; they follow those of earlier runs."""
+    train_shards: int
+    """`num_dataset_shards` of its config."""
+    validation_shards: int
+    """`num_eval_dataset_shards` of its config."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The content of manifest.json: what a data set consists of, and everything needed to verify and reproduce it.
 
@@ -209,6 +223,9 @@ class Manifest:
     """Data files that lay next to the sources and were not read, because they belong to another split."""
     formats: Mapping[str, tuple[FormatFile, ...]] = field(default_factory=dict)
     """The files of each format but Parquet, by its name; for each split in row order, then what describes them."""
+    increments: tuple[Increment, ...] = ()
+    """The runs that have made the data set, in order; empty if it is a single one. With several, `fingerprint` is a
+    hash of theirs, and `versions` and times are those of the last one."""
     digest: str = field(default="", compare=False)
     """sha256 of the stored values, except for times (see `manifest_digest`); detects edits."""
 
@@ -230,7 +247,7 @@ class Manifest:
     def to_json(self) -> str:
         """Return the manifest as indented JSON, with keys in the order of the fields."""
         stored = {key: value for key, value in to_plain_data(self).items() if key not in _NOT_STORED}
-        for key in ("token_kinds", "source_names", "too_long_rows", "formats"):
+        for key in ("token_kinds", "source_names", "too_long_rows", "formats", "increments"):
             if not stored[key]:
                 del stored[key]
         for split in stored["splits"].values():

@@ -133,8 +133,9 @@ def _with_later_removals(
 
 
 def check_rows_left(plan: Plan, staged: Sequence[StagedUnit]) -> None:
-    """Raise `DataError` if a data set has no rows left."""
-    for dataset in plan.recipe.datasets:
+    """Raise `DataError` if a data set with files has no rows left."""
+    filled = {file.file.dataset for file in plan.files}
+    for dataset in (each for each in plan.recipe.datasets if each.name in filled):
         units = [unit for unit in staged if plan.units[unit.number].file.dataset == dataset.name]
         if not any(unit.rows_kept for unit in units):
             raise DataError(_no_rows_message(units, dataset.data_paths[0]))

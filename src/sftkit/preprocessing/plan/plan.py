@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sftkit.config.commands import PreprocessConfig
 from sftkit.errors import TokenizerError
@@ -47,6 +48,8 @@ class Plan:
     """Equal for plans that give the same shards."""
     undated_fingerprint: str
     """The fingerprint without the template date, unless the config of the user sets that."""
+    identity: Mapping[str, Any]
+    """What rows depend on of the tokenizer, and the template date if they depend on it; part of the fingerprint."""
     samples: Mapping[str, ColumnSample]
     """What the first rows of each data set, by its name, tell about columns that are not used."""
     seconds: float
@@ -110,4 +113,6 @@ def make_plan(
     fingerprint = plan_fingerprint(recipe, files, dated)
     is_chosen = dated is identity or recipe.options.template_date is not None
     undated = fingerprint if is_chosen else plan_fingerprint(recipe, files, identity)
-    return Plan(config, recipe, pipeline, files, units, keys, tokenizer, left_out, fingerprint, undated, samples, 0)
+    return Plan(
+        config, recipe, pipeline, files, units, keys, tokenizer, left_out, fingerprint, undated, dated, samples, 0
+    )

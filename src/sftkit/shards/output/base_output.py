@@ -73,6 +73,10 @@ class Output(ABC, Generic[P]):
     shards into place, (4) writes the files beside them, and (5) writes the new manifest. `open` then (6) removes the
     staged units, and the journal last.
 
+    `publish_beside` adds shards to a data set, whose own shards stay: the journal lists the new shards only, and the
+    old manifest is valid until the new one replaces it. A run that is killed before leaves the old data set, and
+    perhaps new shards that no manifest lists; the next run removes or replaces them.
+
     A run that is killed before (2) leaves any existing data set untouched. Killed from (2) to (5) it leaves a journal
     and no manifest: readers refuse the directory, and the next run recognizes the files in the journal as partly
     published, replaces them, and resumes from the staged units. Killed after (5) it leaves a complete data set, of
@@ -119,6 +123,11 @@ class Output(ABC, Generic[P]):
         complete &= len(files) == len(manifest.format_files)
         complete &= all(below[path.parent].get(path.name) == size for path, size in files)
         return complete and all(row_list_sha256(self.path, name) == manifest.files.get(name) for name in ROW_LIST_NAMES)
+
+    def has_shards(self, manifest: Manifest) -> bool:
+        """Return whether every shard of a manifest is here with its size."""
+        sizes = file_sizes(self.path)
+        return all(sizes.get(PurePosixPath(shard.file).name) == shard.bytes for shard in manifest.shards)
 
     @abstractmethod
     def open(self, *, overwrite: bool) -> AbstractContextManager[Output[P]]:
@@ -224,6 +233,45 @@ class Output(ABC, Generic[P]):
         write_text(self.path / MANIFEST_NAME, complete.to_json(), self.run)
         self._used_keys = frozenset(used_keys)
         return complete
+
+    def publish_beside(
+        self, manifest: Manifest, lists: Mapping[str, RowList], used_keys: Collection[str] = ()
+    ) -> Manifest:
+        """Add the finished shards in `shard_folder` to the data set of the directory.
+
+        Args:
+            manifest: describes the data set with the new shards.
+            lists: all its quarantined and dropped rows, by the names of their files.
+            used_keys: the keys of the staged units that the new shards were made from.
+
+        Raises:
+            OutputError: another run has taken over the directory, or a file has the name of a new shard.
+        """
+        old = set(_shard_names_in(self.manifest()))
+        names = [name for name in _shard_names_in(manifest) if name not in old]
+        interrupted: list[str] = names_in_journal(self.staging) or []
+        self._check_lock()
+        foreign = next((name for name in self._names() if name in set(names) - set(interrupted)), None)
+        if foreign is not None:
+            raise OutputError(f"output_dir {self.path}: holds {foreign}, which sftkit did not write; move it")
+        journal = list(dict.fromkeys([*names, *(name for name in interrupted if name not in old)]))
+        write_text(self.staging / JOURNAL_NAME, json.dumps(journal), self.run)
+        self._remove_shards(self._existing(journal))
+        self._move_into_place(names)
+        complete = replace(manifest, files=write_side_files(self.path, manifest, lists, self.run))
+        self._check_lock()
+        write_text(self.path / MANIFEST_NAME, complete.to_json(), self.run)
+        self._used_keys = frozenset(used_keys)
+        return complete
+
+    def _remove_unlisted(self) -> None:
+        """Remove shards in the journal that the manifest does not list: an interrupted addition has left them."""
+        manifest = self.manifest()
+        if manifest is None:
+            return
+        listed = set(_shard_names_in(manifest))
+        left = [name for name in names_in_journal(self.staging) or [] if name not in listed]
+        self._remove_shards(self._existing(left))
 
     @abstractmethod
     def _is_in_staging(self, path: AnyPath) -> bool:

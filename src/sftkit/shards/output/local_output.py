@@ -92,6 +92,7 @@ class LocalOutput(Output[Path]):
 
     def _remove_used_units(self) -> None:
         """Remove the staged units unless they are to be kept, and then the journal: it marks the cleanup as pending."""
+        self._remove_unlisted()
         if not self._keeps_units:
             remove_units(self.staging, self._used_keys)
             for place in (self.staging / name for name in ROW_LIST_NAMES):

@@ -89,6 +89,7 @@ class RemoteOutput(Output[RemotePath]):
 
     def _remove_used_units(self) -> None:
         """Remove the staged units unless they are to be kept, and then the journal: it marks the cleanup as pending."""
+        self._remove_unlisted()
         if not self._keeps_units:
             names = file_sizes(self.staging)
             units = [self.staging / name for name in names if is_unit_file(name)]

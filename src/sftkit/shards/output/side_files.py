@@ -79,8 +79,8 @@ def write_row_list(target: AnyPath, rows: RowList, run: str) -> None:
 
     `run` is part of the temporary name, as in `atomic_replace`.
     """
-    remove(target)
     if not rows:
+        remove(target)
         return
     with (
         atomic_replace(target, run) as temporary,

@@ -1,0 +1,1 @@
+"""Adding new files to a finished data set: `append`."""
