@@ -528,6 +528,7 @@ AFTER_STAGING = [
     data("subset", "default", NONE, done=True, same=True),
     option("output_dir", "elsewhere", NONE, done=True, same=True),
     option("overwrite", True, NONE, done=True, same=True),
+    option("append", True, NONE, done=True, same=True),
     option("keep_staging", True, NONE, done=True, same=True),
     option("split_batches", True, NONE, done=True, same=True),
     option("use_flash_attn", True, NONE, done=True, same=True),

@@ -7,6 +7,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from sftkit.config.schema.option_values import SFTKIT
 from sftkit.core.rows import ATTENTION_MASK, INPUT_IDS, LABELS, PADDING, SEQ_LENGTHS
 from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
@@ -133,7 +136,8 @@ def check_same_columns(base: Manifest, layout: ShardLayout, directory: AnyPath) 
         DataError: they do not; it names the first column that differs.
     """
     with open_parquet(directory / base.shards[0].file) as file:
-        old, new = file.schema_arrow, layout.parquet_schema
+        old = file.schema_arrow
+    new = _as_read(layout.parquet_schema)
     fields = dict(zip(old.names, old.types, strict=True)), dict(zip(new.names, new.types, strict=True))
     for name in dict.fromkeys([*old.names, *new.names]):
         first, second = (str(each.get(name, "missing")) for each in fields)
@@ -142,6 +146,13 @@ def check_same_columns(base: Manifest, layout: ShardLayout, directory: AnyPath) 
                 f"append: the column {name!r} is {first} in the shards of {directory} and {second} in the new ones; "
                 "change the new files, or set overwrite=true instead to make the data set again"
             )
+
+
+def _as_read(schema: pa.Schema) -> pa.Schema:
+    """The schema that a Parquet file with some schema has when it is read."""
+    sink = pa.BufferOutputStream()
+    pq.ParquetWriter(sink, schema).close()
+    return pq.read_schema(pa.BufferReader(sink.getvalue()))
 
 
 def _padding_of(plan: Plan) -> PackPadding | None:

@@ -247,8 +247,8 @@ class Output(ABC, Generic[P]):
         Raises:
             OutputError: another run has taken over the directory, or a file has the name of a new shard.
         """
-        old = set(_shard_names_in(self.manifest()))
-        names = [name for name in _shard_names_in(manifest) if name not in old]
+        old: set[str] = set(_shard_names_in(self.manifest()))
+        names: list[str] = [name for name in _shard_names_in(manifest) if name not in old]
         interrupted: list[str] = names_in_journal(self.staging) or []
         self._check_lock()
         foreign = next((name for name in self._names() if name in set(names) - set(interrupted)), None)

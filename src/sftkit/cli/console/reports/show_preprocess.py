@@ -73,8 +73,8 @@ def print_result(manifest: Manifest, output_dir: str, console: Console) -> None:
     for line in unused_columns_of(manifest):
         print_text(console, Text(escape_to_one_line(line), "yellow"))
     if manifest.increments:
-        files, total = manifest.increments[-1].sources, len(manifest.sources)
-        console.print(Text(f"{files:,} of {total:,} files added; the shards of the others stay as they are"))
+        added, total = manifest.increments[-1].sources, len(manifest.sources)
+        console.print(Text(f"{added:,} of {total:,} files added; the shards of the others stay as they are"))
     elif manifest.units_found:
         tokenized = manifest.units - manifest.units_found
         units = f"{manifest.units_found:,} of {manifest.units:,} work units found staged, {tokenized:,} tokenized"
