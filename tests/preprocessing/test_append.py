@@ -180,7 +180,7 @@ def test_shards_of_an_interrupted_addition_are_removed_by_any_run(
             {"dataprocessor": {"order": "by_length"}, "packing": "next_fit"},
             "append does not work with dataprocessor.order=",
         ),
-        ({"output_format": ["parquet", "jsonl"]}, "append works with output_format=parquet only, not parquet, jsonl"),
+        ({"output_format": ["parquet", "jsonl"]}, "append works with output_format=parquet only; leave out jsonl, or"),
         ({"keep_dropped": 7}, "append: keep_dropped must be 3, as in the data set"),
         ({"overwrite": True}, "append adds to the data set in output_dir, and overwrite replaces it"),
     ],

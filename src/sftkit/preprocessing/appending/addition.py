@@ -105,7 +105,8 @@ def _problems(plan: Plan, base: Manifest) -> Iterator[str]:
             "set overwrite=true instead to make it again"
         )
     if tuple(config.output_format) != (PARQUET,):
-        yield f"append works with output_format=parquet only, not {', '.join(config.output_format)}"
+        others = ", ".join(name for name in config.output_format if name != PARQUET)
+        yield f"append works with output_format=parquet only; leave out {others}, or set overwrite=true instead"
     order = read_row_order(config.dataprocessor.order)
     about_all = {
         "dataprocessor.deduplicate, which compares all rows": config.dataprocessor.deduplicate is not None,
