@@ -15,7 +15,7 @@ from sftkit.core.rows import Row
 from sftkit.errors import ConfigError, DataError
 from sftkit.inspection.compare.compare_datasets import compare_datasets
 from sftkit.inspection.verify.verify_dataset import verify
-from support import dataset, preprocess, write_jsonl, written
+from support import dataset, preprocess, shard_bytes, write_jsonl, written
 
 LENGTHS = (3, 9, 4, 12, 7, 5, 11, 6)
 PACKS: dict[str, Any] = {"packing": "bfd", "pack_length": 20}
@@ -66,6 +66,8 @@ def test_columns(tmp_path: Path, data: DatasetConfig, columns: str, packing: dic
         tmp_path / "out", data, staging_dir=str(tmp_path / "staging"), parquet_columns=columns, **packing
     )
     assert written(tmp_path / "out") == [expected(row, columns) for row in written(tmp_path / "plain")]
+    preprocess(tmp_path / "again", data, parquet_columns=columns, unit_size=64, **packing)
+    assert shard_bytes(tmp_path / "again") == shard_bytes(tmp_path / "out")
     assert manifest.columns == tuple(written(tmp_path / "out")[0])
     assert manifest.fingerprint != plain.fingerprint
     counts = [(each.splits["train"].tokens, each.splits["train"].trained_tokens) for each in (plain, manifest)]
