@@ -37,7 +37,7 @@ RUN_PAGES = [
     page for page in PAGES if any(block.language in ("console", "yaml", "python") for block in blocks_of(page))
 ]
 README = ROOT / "README.md"
-SLOW_PAGES = {"extending.md", "launching.md", "migrating.md", "python.md", "scaling.md", "training.md"}
+SLOW_PAGES = {"extending.md", "interop.md", "launching.md", "migrating.md", "python.md", "scaling.md", "training.md"}
 """They start other processes (with plugins, launchers, a Ray cluster), or train."""
 
 OTHER_TRAINERS = frozenset({"trl"})
