@@ -28,6 +28,7 @@ _MAY_DIFFER = (
     *("training_data_path", "validation_data_path", "datasets", "output_dir", "staging_dir", "keep_staging"),
     *("max_bad_rows", "max_dropped_rows", "engine", "engine_verify", "num_workers", "unit_size", "log_level", "config"),
     *("executor", "ray_address", "storage_options", "ignore_columns", *_SHARD_KEYS),
+    *("append", "overwrite", "dry_run"),
 )
 """Keys of a config that do not decide what becomes of a row."""
 
