@@ -81,6 +81,15 @@ def change(output: Path, edit: Callable[[list[dict[str, Any]]], None]) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
 
 
+SWITCHED = (
+    REASONING.removesuffix("{% endif %}")
+    + "{% if enable_thinking is false %}{{ '<think></think>' }}{% endif %}{% endif %}"
+).replace(
+    "{% if m.reasoning_content and",
+    "{% if enable_thinking is false and m.role == 'assistant' and loop.index0 > last.user %}{{ '<think></think>' }}"
+    "{% endif %}{% if m.reasoning_content and",
+)
+"""The same, with a prompt that skips reasoning."""
 CUT = [
     {"max_seq_length": 40},
     {"max_seq_length": 40, "overflow": "truncate_left"},
@@ -176,3 +185,16 @@ def test_the_command_prints_rows_and_tokens_and_fails_if_asked_to(tmp_path: Path
     done = sftkit("inspect-shards", tmp_path / "turns", "--fail_on", "warning")
     assert done.code == 0
     assert "inference: 7 rows verified against apply_chat_template" in done.out
+
+
+def test_rows_after_prompts_that_skip_reasoning_are_compared_with_these(tmp_path: Path) -> None:
+    keys = {"render": "per_turn", "empty_reasoning": "add", "processor": {"chat_template": SWITCHED}}
+    run(tmp_path / "out", **keys)
+    found = inference(tmp_path / "out")
+    assert (found.different, found.unchecked) == (0, {})
+
+
+def test_other_roles_are_not_compared(tmp_path: Path) -> None:
+    run(tmp_path / "out", roles_to_train=("user", "assistant"))
+    (reason,) = inference(tmp_path / "out").unchecked
+    assert reason.startswith("roles_to_train")

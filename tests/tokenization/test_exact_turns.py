@@ -79,7 +79,7 @@ def inexact(sample: Sample, turns: Sequence[tuple[int, list[int]]], stops: set[i
 
 def audited(tokenizer: ChatTokenizer, row: Row, sample: Sample, stops: set[int]) -> bool:
     """Whether the audit of shards finds a difference."""
-    audit = TurnTokenizer(tokenizer.tokenizer, {}, None, escapes=False)
+    audit = TurnTokenizer(tokenizer.tokenizer, {}, None, escapes=False, skips_reasoning=False)
     conversation = audit.read(row, "messages")
     turns = [index for index, each in enumerate(conversation.message_list) if is_assistant(each)]
     mask = np.zeros(len(sample.ids), np.bool_)

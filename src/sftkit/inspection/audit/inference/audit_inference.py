@@ -12,6 +12,7 @@ import numpy as np
 
 from sftkit.audit.checks.packs import Packing
 from sftkit.audit.findings import EXAMPLES, INFERENCE_DIFFERS, RuleCount
+from sftkit.core.message_fields import ASSISTANT_ROLES
 from sftkit.core.progress import Progress, progress_stage
 from sftkit.core.row_kinds import RowKind
 from sftkit.errors import TokenizerError
@@ -109,8 +110,13 @@ def audit_inference(
         if reason is not None:
             return InferenceAudit(0, 0, {reason: total}, ())
         assert origin.tokenizer is not None
-        escapes = options.get("special_tokens_in_content") == "escape"
-        turns = TurnTokenizer(origin.tokenizer, made.variables or {}, made.template_date, escapes=escapes)
+        turns = TurnTokenizer(
+            origin.tokenizer,
+            made.variables or {},
+            made.template_date,
+            escapes=options.get("special_tokens_in_content") == "escape",
+            skips_reasoning=options.get("empty_reasoning") == "add",
+        )
     except TokenizerError as error:
         return InferenceAudit(0, 0, {str(error): total}, ())
     if turns.takes_whole_row:
@@ -131,6 +137,9 @@ def _why_impossible(origin: ShardOrigin) -> str | None:
         return "the tokenizer is not there"
     if origin.row_origin.trains_all:
         return "train_on: all trains more than the turns of the assistant"
+    options = origin.manifest.config if origin.manifest is not None else {}
+    if set(options.get("roles_to_train") or ASSISTANT_ROLES) - ASSISTANT_ROLES:
+        return "roles_to_train: no generation prompt opens the messages of other roles"
     return None
 
 

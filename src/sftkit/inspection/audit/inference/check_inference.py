@@ -91,15 +91,20 @@ class InferenceChecker:
         first = [_likely_turns(conversation.message_list, self._train_on) for _, conversation in read]
         found = self._encode(read, first)
         open_rows = [index for index, (row, _) in enumerate(read) if self._compare(row, found[index]) is not None]
-        other = [
-            [turn for turn in _turns(read[index][1].message_list) if turn not in first[index]] for index in open_rows
-        ]
-        for index, more in zip(open_rows, self._encode([read[index] for index in open_rows], other), strict=True):
+        again: list[tuple[int, Conversation, list[int]]] = []
+        for index in open_rows:
+            conversation = read[index][1]
+            turns = _turns(conversation.message_list)
+            again.append((index, conversation, [turn for turn in turns if turn not in first[index]]))
+            skipping = self._tokenizer.skipping_reasoning(conversation)
+            if skipping is not None:
+                again.append((index, skipping, turns))
+        for (index, *_), more in zip(again, self._tokenizer.encode_turns([each[1:] for each in again]), strict=True):
             found[index].turns.extend(more.turns)
             found[index].refused.update(more.refused)
-        for (row, conversation), turns in zip(read, found, strict=True):
-            difference = self._compare(row, turns)
-            reason = self._why_unchecked(row, conversation, turns, lacks) if difference is not None else None
+        for (row, conversation), known in zip(read, found, strict=True):
+            difference = self._compare(row, known)
+            reason = self._why_unchecked(row, conversation, known, lacks) if difference is not None else None
             if difference is None:
                 checks.verified += 1
             elif reason is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from sftkit.inspection.audit.inference.piece_encoder import PieceEncoder
 from sftkit.sandbox.template_variables import variables_of
 from sftkit.tokenization.content_screening import ESCAPE, ContentScreen
 from sftkit.tokenization.conversations import Conversation, read_conversation
+from sftkit.tokenization.empty_reasoning import no_thinking_switch
 from sftkit.tokenization.loading.special_tokens import special_tokens
 from sftkit.tokenization.masking.ranges.train_ranges import with_ranges_of_parts
 from sftkit.tokenization.probing.content_format import ContentFormatAdapter
@@ -83,6 +84,7 @@ class TurnTokenizer:
         template_date: str | None,
         *,
         escapes: bool,
+        skips_reasoning: bool,
     ) -> None:
         """Prepare for the rows of a run.
 
@@ -91,6 +93,7 @@ class TurnTokenizer:
             variables: `chat_template_kwargs` of the run.
             template_date: the day that the template was given, as YYYY-MM-DD; None for today.
             escapes: whether `special_tokens_in_content` was `escape`.
+            skips_reasoning: whether `empty_reasoning` was `add`.
 
         Raises:
             TokenizerError: there is no chat template.
@@ -108,6 +111,7 @@ class TurnTokenizer:
         specials = special_tokens(tokenizer)
         self._encoder = PieceEncoder(tokenizer, (each for each in specials if any(each in text for text in sources)))
         self._contents, self._forms = ContentFormatAdapter(self._renderer), MessageFormAdapter(self._renderer)
+        self._switch = no_thinking_switch(self._renderer, sources[0]) if skips_reasoning else None
         self._screen = ContentScreen(SpecialTokenMatcher(specials), ESCAPE) if escapes else None
 
     def read(self, row: Row, column: str) -> Conversation:
@@ -124,6 +128,12 @@ class TurnTokenizer:
                 raise RowError(str(reason)) from None
             conversation = read_conversation(row, column, self._variables)
         return self._forms.adapt(self._contents.adapt(with_ranges_of_parts(conversation)))
+
+    def skipping_reasoning(self, conversation: Conversation) -> Conversation | None:
+        """Return a conversation with the prompt that skips reasoning; None if the run used no such prompts."""
+        if self._switch is None or self._switch[0] in conversation.variables:
+            return None
+        return replace(conversation, variables={**conversation.variables, self._switch[0]: self._switch[1]})
 
     def encode_whole(self, conversation: Conversation) -> Ids:
         """Return the tokens of a whole conversation; raises `RowError` if the template cannot render it."""
