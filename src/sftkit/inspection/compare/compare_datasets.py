@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sftkit.config.commands import InspectConfig
 from sftkit.core.progress import Progress, SilentProgress, progress_stage
-from sftkit.core.rows import PADDING, SEQ_LENGTHS
+from sftkit.core.rows import PADDING
 from sftkit.core.splits import SPLITS
 from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS
 from sftkit.errors import SourceError, UsageError
@@ -241,10 +241,12 @@ def _notes(a: _Side, b: _Side, splits: Sequence[PairedSplit]) -> Iterator[str]:
 
 
 def _column_notes(both: Sequence[tuple[str, _Side]]) -> Iterator[str]:
-    """Yield which columns only one of the two sides has."""
+    """Yield which columns only one of the two sides has, but for those of losses and sequences, which are compared."""
+    files = [layout for _, side in both for layout in side.files]
+    compared = {PADDING, *(name for layout in files for name in (*layout.supervision, layout.boundaries))}
     columns = [list(dict.fromkeys(name for layout in side.files for name in layout.names)) for _, side in both]
     for (name, _), own, other in zip(both, columns, reversed(columns), strict=True):
-        extra = [column for column in own if column not in other and column not in (SEQ_LENGTHS, PADDING)]
+        extra = [column for column in own if column not in other and column not in compared]
         if LOSS_WEIGHTS in extra:
             yield f"loss_weights are only in {name}: other weights than 1 count as labels that differ"
             extra.remove(LOSS_WEIGHTS)

@@ -41,7 +41,7 @@ _GROUP_TOKENS = 1 << 20
 class IndexedRowFile(RowFile):
     """A pair of an `.idx` and a `.bin` file; a group has about a million tokens."""
 
-    kind = "Megatron .idx"
+    kind = "Megatron"
 
     def __init__(self, path: AnyPath) -> None:
         """Open a pair of files, and that of the loss mask if there is one.
