@@ -33,11 +33,19 @@ class PreprocessConfig(DataOptions):
     num_eval_dataset_shards: int = option(1, minimum=1, panel=_OUTPUT, help="Number of validation shards.")
     output_format: tuple[str, ...] = option(
         ("parquet",),
-        choices=("parquet", "jsonl", "mds"),
+        choices=("parquet", "jsonl", "mds", "megatron", "nemo"),
         plugins="output_formats",
         panel=_OUTPUT,
         help="Formats of the shards, one or several. parquet: what `train` reads; jsonl: JSON "
-        "Lines; mds: MosaicML Streaming. All but Parquet have a folder of their name in output_dir.",
+        "Lines; mds: MosaicML Streaming; megatron: indexed .bin/.idx with loss masks, and packed Parquet of "
+        "Megatron-Bridge; nemo: packed .npy. All but Parquet have a folder of their name in output_dir.",
+    )
+    pad_seq_to_multiple: int = option(
+        1,
+        minimum=1,
+        panel=_OUTPUT,
+        help="In the packed files of megatron and nemo, pad each sequence so that its labels are a multiple of this: "
+        "twice the context parallel size. Default: no padding.",
     )
     parquet_columns: str = option(
         SFTKIT,

@@ -90,12 +90,14 @@ def packing_identity(options: DataOptions) -> list[Any]:
     return [*identity, *window, *([] if plugin is None else [plugin]), *multiples]
 
 
-def make_packs(lengths: Offsets | Ids, options: DataOptions) -> Packs:
+def make_packs(lengths: Offsets | Ids, options: DataOptions, multiple: int = 1) -> Packs:
     """Pack rows as the options ask for it.
 
     Args:
         lengths: tokens of each row, shape (rows,).
         options: with a `packing` that is not `none`.
+        multiple: each row takes the room of a multiple of so many tokens, for formats that pad it. Only for strategies
+            that keep rows whole.
 
     Raises:
         DataError: a strategy of another package lost or repeated tokens, or exceeded the pack length; or there are too
@@ -107,11 +109,14 @@ def make_packs(lengths: Offsets | Ids, options: DataOptions) -> Packs:
     full = lengths
     if strategy.keeps_rows_whole:
         lengths = np.minimum(lengths, capacity)  # longer rows were dropped, or are cut when they are written
-    packs = _packs_of_windows(strategy, lengths, capacity, options.pack_window)
+    room = lengths if multiple == 1 else -(-lengths.astype(np.int64) // multiple) * multiple
+    packs = _packs_of_windows(strategy, room, capacity, options.pack_window)
     if PACKING_STRATEGIES.identity(options.packing) is not None:
-        problem = _problem_with(packs, np.asarray(lengths, np.int64), capacity, strategy)
+        problem = _problem_with(packs, np.asarray(room, np.int64), capacity, strategy)
         if problem is not None:
             raise DataError(f"packing={options.packing}: {problem}; this must be fixed in the package that provides it")
+    if multiple != 1:
+        packs = replace(packs, lengths=np.asarray(lengths, packs.lengths.dtype)[packs.rows])
     packs = divide_packs(packs, options.pack_count_multiple_of)
     if strategy.keeps_rows_whole and options.overflow == "truncate_left":
         starts = np.asarray(full, np.int64)[packs.rows] - packs.lengths

@@ -188,7 +188,7 @@ def output_for(config: PreprocessConfig) -> Output[Any]:
 
 def _format_options(plan: Plan) -> FormatOptions:
     eos_token_id = None if plan.tokenizer is None else plan.tokenizer.eos_token_id
-    return FormatOptions(eos_token_id, pack_length=pack_length_of(plan.config))
+    return FormatOptions(eos_token_id, plan.config.pad_seq_to_multiple, pack_length_of(plan.config))
 
 
 def _sequences_of_splits(
@@ -248,7 +248,7 @@ def _sequences(config: PreprocessConfig, split: str, rows: Indices, sizes: Int32
     """
     if not is_packed(config):
         return SequenceSelection(rows, sizes[rows])
-    packs = make_packs(sizes[rows], config)
+    packs = make_packs(sizes[rows], config, config.pad_seq_to_multiple)
     if split == TRAIN and not keeps_order(config):
         seed = config.dataprocessor.seed
         packs = packs.take(np.random.default_rng([seed, stage] if stage else seed).permutation(len(packs)))

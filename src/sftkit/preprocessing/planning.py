@@ -30,10 +30,10 @@ from sftkit.preprocessing.pipeline.column_use import ColumnSample
 from sftkit.preprocessing.pipeline.recipe import Recipe
 from sftkit.preprocessing.pipeline.unit_pipeline import Pipeline
 from sftkit.preprocessing.plan.evaluation_questions import check_texts, read_questions
+from sftkit.preprocessing.plan.format_checks import check_formats
 from sftkit.preprocessing.plan.infer_datasets import list_datasets, options_for_text_shards, with_inferred_handlers
 from sftkit.preprocessing.plan.plan import Plan, make_plan
 from sftkit.preprocessing.remove_duplicates import check_deduplication
-from sftkit.shards.formats.output_formats import check_output_formats
 from sftkit.sources.discovery.source_files import find_sources
 from sftkit.sources.first_rows import first_rows
 from sftkit.sources.reading_hints import hint_for_reasons
@@ -63,7 +63,7 @@ def check_config(config: PreprocessConfig) -> None:
     checks: list[Callable[[], object]] = [
         partial(validate_config, config),
         partial(check_packing, config),
-        partial(check_output_formats, config.output_format),
+        partial(check_formats, config),
         partial(tokenizer_spec, config),
     ]
     checks += [partial(build_handlers, dataset, index) for index, dataset in enumerate(config.datasets)]

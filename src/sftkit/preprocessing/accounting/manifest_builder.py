@@ -139,8 +139,9 @@ def _public_config(plan: Plan) -> dict[str, Any]:
     """The resolved config of a run, without secrets."""
     datasets = [_public(to_public_data(dataset)) for dataset in plan.recipe.datasets]
     config = _public(to_public_data(plan.config))
-    if config["output_format"] == [PARQUET]:
-        del config["output_format"]  # as in manifests of versions that write nothing else
+    for key, usual in (("output_format", [PARQUET]), ("pad_seq_to_multiple", 1)):
+        if config[key] == usual:
+            del config[key]  # as in manifests of versions that write nothing but Parquet
     return {**config, "datasets": datasets}
 
 

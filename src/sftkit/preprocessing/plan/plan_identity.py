@@ -94,6 +94,8 @@ def plan_fingerprint(recipe: Recipe, files: tuple[ScannedFile, ...], identity: M
     formats = getattr(config, "output_format", (PARQUET,))
     if formats != (PARQUET,):
         content["output_format"] = [(name, OUTPUT_FORMATS.identity(name)) for name in formats]
+    if getattr(config, "pad_seq_to_multiple", 1) != 1:
+        content["pad_seq_to_multiple"] = getattr(config, "pad_seq_to_multiple", 1)
     packing = packing_identity(config)
     if packing:
         content["packing"] = packing

@@ -18,6 +18,9 @@ _log = logging.getLogger(__name__)
 PARQUET = "parquet"
 """The only format whose files are in the directory of the data set itself."""
 
+PADDED_FORMATS = ("megatron", "nemo")
+"""Those in which `pad_seq_to_multiple` pads sequences."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 

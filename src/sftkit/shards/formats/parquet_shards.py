@@ -7,7 +7,6 @@ columns only. The bytes of a shard depend on its rows alone.
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +16,12 @@ import pyarrow.parquet as pq
 
 from sftkit.core.error_text import first_line
 from sftkit.errors import DataError
+from sftkit.shards.formats.parquet_output import ParquetOutput, parquet_output
 from sftkit.shards.manifest import FormatFile, ShardInfo
 from sftkit.shards.writing.row_gatherer import GatheredRows, SequenceSelection
 from sftkit.shards.writing.shard_format import FormatOptions, ShardFile, ShardFormat, ShardPlace
 from sftkit.shards.writing.shard_layout import ShardLayout
 from sftkit.shards.writing.shard_writer import ShardTask, ShardWriter
-from sftkit.storage.files import atomic_replace, sha256_of_file
 
 
 class ParquetShards(ShardFormat):
@@ -33,26 +32,22 @@ class ParquetShards(ShardFormat):
     @contextmanager
     def open(self, place: ShardPlace, sequences: SequenceSelection) -> Iterator[ShardFile]:
         """As `ShardFormat.open`."""
-        name = f"{place.name}.parquet"
         # Ids hardly repeat within a page, so a dictionary of them would only cost time.
-        options = {"compression": "zstd", "use_dictionary": self.layout.dictionary_columns, "write_statistics": False}
-        with (
-            atomic_replace(place.root / name, uuid.uuid4().hex[:8]) as temporary,
-            pa.OSFile(os.fsencode(temporary), "w") as sink,
-            pq.ParquetWriter(sink, self.layout.parquet_schema, **options) as writer,
-        ):
-            yield _ParquetFile(name, self.layout, temporary, sink, writer)
+        with parquet_output(
+            place.root,
+            f"{place.name}.parquet",
+            self.layout.parquet_schema,
+            use_dictionary=self.layout.dictionary_columns,
+        ) as output:
+            yield _ParquetFile(self.layout, output)
 
 
 class _ParquetFile(ShardFile):
-    def __init__(self, name: str, layout: ShardLayout, path: Path, sink: pa.OSFile, writer: pq.ParquetWriter) -> None:
-        self._name, self._layout, self._path = name, layout, path
-        self._sink, self._writer = sink, writer
-        self._rows = 0
+    def __init__(self, layout: ShardLayout, output: ParquetOutput) -> None:
+        self._layout, self._output = layout, output
 
     def write(self, part: GatheredRows) -> None:
-        self._writer.write_table(self._layout.parquet_table(part.table), row_group_size=part.table.num_rows)
-        self._rows += part.table.num_rows
+        self._output.write(self._layout.parquet_table(part.table), part.table.num_rows)
 
     def finish(self) -> tuple[FormatFile, ...]:
         """As `ShardFile.finish`.
@@ -60,11 +55,9 @@ class _ParquetFile(ShardFile):
         Raises:
             DataError: the file cannot be read back.
         """
-        self._writer.close()
-        self._sink.close()
-        _check_readable(self._path, self._name, self._rows, self._layout)
-        size, sha256 = self._path.stat().st_size, sha256_of_file(self._path)
-        return (FormatFile(self._name, size, sha256, self._rows),)
+        file = self._output.finish()
+        _check_readable(self._output.path, file.file, self._output.rows, self._layout)
+        return (file,)
 
 
 def _check_readable(path: Path, name: str, rows: int, layout: ShardLayout) -> None:
