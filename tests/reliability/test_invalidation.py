@@ -112,6 +112,15 @@ def named_sources(world: World) -> None:
     world.data["name"] = "other"
 
 
+def padded_sequences(world: World) -> None:
+    world.config |= {
+        "output_format": ["parquet", "nemo"],
+        "packing": "bfd",
+        "pack_length": 64,
+        "pad_seq_to_multiple": 8,
+    }
+
+
 def evaluation_questions(world: World, text: str) -> None:
     (world.folder / "test.txt").write_text(text)
     world.config["dataprocessor"] = {"decontaminate": {"paths": ["test.txt"]}}
@@ -521,6 +530,7 @@ AFTER_STAGING = [
     data("loss_weight", 1, NONE, done=True, same=True, name="the usual loss weight"),
     option("source_column", True, NONE),
     option("output_format", ["parquet", "jsonl"], NONE, same=True),
+    Case("padded sequences", padded_sequences, NONE, keys=("pad_seq_to_multiple", "output_format")),
     data("name", "other", NONE, done=True, same=True),
     Case("a name with a column of sources", named_sources, NONE, keys=("source_column", "datasets.name")),
     data("builder", "json", NONE, done=True, same=True),
