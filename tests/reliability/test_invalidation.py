@@ -113,12 +113,8 @@ def named_sources(world: World) -> None:
 
 
 def padded_sequences(world: World) -> None:
-    world.config |= {
-        "output_format": ["parquet", "nemo"],
-        "packing": "bfd",
-        "pack_length": 64,
-        "pad_seq_to_multiple": 8,
-    }
+    packs = {"packing": "bfd", "pack_length": 64, "pad_seq_to_multiple": 8}
+    world.config.update(packs, output_format=["parquet", "nemo"])
 
 
 def evaluation_questions(world: World, text: str) -> None:
