@@ -197,12 +197,16 @@ class LabeledTokens:
     """The kind of each token, a `TokenKind`; None if the config does not ask for them."""
     weights: Ragged | None = None
     """The loss weight of each token, float32; None if all are 1."""
+    inexact: Mask | None = None
+    """Rows in which an answer does not follow the tokens that its prompt has at inference; None if this is unknown."""
 
     def truncate(self, limits: Offsets) -> LabeledTokens:
         """Keep the first `limits[i]` tokens of each row i."""
         kinds = None if self.kinds is None else self.kinds.truncate(limits)
         weights = None if self.weights is None else self.weights.truncate(limits)
-        return LabeledTokens(self.input_ids.truncate(limits), self.labels.truncate(limits), kinds, weights)
+        return LabeledTokens(
+            self.input_ids.truncate(limits), self.labels.truncate(limits), kinds, weights, self.inexact
+        )
 
 
 @dataclass(frozen=True)

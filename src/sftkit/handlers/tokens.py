@@ -12,7 +12,7 @@ import numpy as np
 from sftkit.config.fields import option
 from sftkit.config.fms.tokenizer_call import TokenizerCall, read_tokenizer_kwargs
 from sftkit.core.accounting.cuts import cut_before_answer, find_long_rows
-from sftkit.core.accounting.row_notes import BOUNDARY_MERGED, EMPTY_ANSWER
+from sftkit.core.accounting.row_notes import BOUNDARY_MERGED, EMPTY_ANSWER, PROMPT_MISMATCH
 from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import (
@@ -236,6 +236,8 @@ class TokenizeAndApplyChatTemplateWithMasking(Handler):
                 log.note(number, each.notes)
             with locate_engine_differences(batch):
                 encoded = tokenizer.encode_prepared(prepared)
+            if encoded.inexact is not None:
+                log.flag_rows(PROMPT_MISMATCH, batch.numbers, encoded.inexact)
             log.forget_cuts(batch.numbers)
             if self.max_seq_length is not None:
                 long = find_long_rows(encoded.labels, self.max_seq_length)

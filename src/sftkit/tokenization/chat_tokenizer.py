@@ -250,21 +250,29 @@ class ChatTokenizer:
         ids, inside = self._engines.encoder.encode_spans(texts, spans, add_special_tokens=True)
         return LabeledTokens(ids, labels_everywhere(ids) if self._trains_all else labels_from_mask(ids, inside))
 
-    def encode_conversations(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> LabeledTokens:
-        """Encode rendered conversations, which contain their special tokens, and train the tokens in their spans."""
-        ids, inside = self._engines.encoder.encode_spans(texts, spans, add_special_tokens=False)
-        return LabeledTokens(ids, labels_from_mask(ids, inside))
+    def encode_conversations(
+        self, texts: Sequence[str], spans: Sequence[Sequence[Span]], prompt_ends: Sequence[Sequence[int]] = ()
+    ) -> LabeledTokens:
+        """Encode rendered conversations, which contain their special tokens, and train the tokens in their spans.
+
+        Args:
+            texts: the conversations.
+            spans: for each of them what carries a loss.
+            prompt_ends: for each of them where prompts end whose tokens must be those of inference; () for none.
+        """
+        made = self._engines.inference_encoder.encode_spans(texts, spans, prompt_ends or [()] * len(texts))
+        return LabeledTokens(made.ids, labels_from_mask(made.ids, made.inside), inexact=made.inexact)
 
     def encode_prepared(self, prepared: Sequence[PreparedConversation]) -> LabeledTokens:
         """Encode conversations, train the tokens in their spans, and tell their kinds and weights if these are wanted.
 
         There are weights if a message has one, and kinds if the config asks for them.
         """
-        texts = [each.text for each in prepared]
+        texts, ends = [each.text for each in prepared], [each.prompt_ends for each in prepared]
         if self.kind_marker is None and not any(each.in_parts for each in prepared):
-            return self.encode_conversations(texts, [each.trained for each in prepared])
+            return self.encode_conversations(texts, [each.trained for each in prepared], ends)
         parts = [each.trained if each.in_parts else fill_spans(each.trained, ()) for each in prepared]
-        encoded = self.conversations.parts.encode_parts(texts, parts)
+        encoded = self.conversations.parts.encode_parts(texts, parts, ends)
         return encoded if self.kind_marker is not None else replace(encoded, kinds=None)
 
     def encode_pairs(

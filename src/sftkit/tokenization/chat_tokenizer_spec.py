@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, replace
 
 from sftkit.config.fields import to_plain_data
-from sftkit.config.schema.option_values import ANY, NO_COMPAT, ONCE
+from sftkit.config.schema.option_values import ANY, INFERENCE, NO_COMPAT, ONCE
 from sftkit.config.schema.shared_options import DataOptions
 from sftkit.sandbox.chat_templates import today
 from sftkit.tokenization.content_screening import KEEP
@@ -50,6 +50,8 @@ class ChatTokenizerSpec:
     """`keep`, or `mask` to exclude tool calls from the loss."""
     train_on_stop: str = "all"
     """`all`, `last` or `none`: the turns whose stop token carries a loss."""
+    boundary: str = INFERENCE
+    """`inference` if trained turns follow the tokens that their prompts have at inference, or `joint`."""
     mask_pattern: str | None = None
     """A regular expression (RE2) whose matches in contents of assistant turns carry no loss."""
     pattern_weights: tuple[tuple[str, float], ...] = ()
@@ -100,6 +102,7 @@ def chat_tokenizer_spec(config: DataOptions, size: int) -> ChatTokenizerSpec:
         empty_reasoning=config.empty_reasoning,
         roles_to_train=config.roles_to_train,
         range_edges=config.range_edges,
+        boundary=config.boundary,
         special_tokens_in_content=config.special_tokens_in_content,
         compat=config.compat,
         drop_empty_answers=config.drop_empty_answers,

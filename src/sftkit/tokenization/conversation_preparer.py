@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
-from sftkit.config.schema.option_values import PER_TURN
+from sftkit.config.schema.option_values import INFERENCE, PER_TURN
 from sftkit.core.accounting.row_notes import (
     EMPTY_ANSWER,
     LOSS_FLAG_UNUSED,
@@ -90,8 +90,13 @@ class ConversationPreparer:
             RowError: the row has no conversation, the template cannot render it, the text is too long, or a span
                 cannot be verified.
         """
-        recording, spans = self._find_spans(self._reader.read_for_template(row, column))
-        return recording.text, spans
+        text, spans, _ = self.find_with_prompts(row, column)
+        return text, spans
+
+    def find_with_prompts(self, row: Row, column: str | None) -> tuple[str, list[Span], list[int]]:
+        """Find as `find_trained_spans`, and return where prompts end that are encoded apart, too."""
+        recording, spans, ends = self._find_spans(self._reader.read_for_template(row, column))
+        return recording.text, spans, self._encoded_apart(ends)
 
     def render(self, row: Row, column: str | None) -> str:
         """Render the conversation of a row, in `column` or the whole row, as text.
@@ -122,8 +127,9 @@ class ConversationPreparer:
         row, conversation, has_special = self._read_screened(row, column)
         conversation, skips_reasoning = self.empty_reasoning.apply(conversation)
         in_parts = self._needs_parts(conversation)
-        recording, trained = (self.parts.find_parts if in_parts else self._find_spans)(conversation)
-        if skips_reasoning and self._differs_from_prompts(conversation):
+        recording, trained, ends = (self.parts.find_parts if in_parts else self._find_spans)(conversation)
+        ends = self._encoded_apart(ends)
+        if skips_reasoning and self._differs_from_prompts(conversation, ends):
             raise RowError(_NOT_EMPTY)
         notes = self._omissions.find(conversation, recording, self._history(conversation))
         rules = [SPECIAL_TOKEN_IN_CONTENT] if has_special else []
@@ -131,11 +137,15 @@ class ConversationPreparer:
             rules.append(EMPTY_ANSWER)
         if conversation.plain is None and self._supervision.has_unused_flag(messages_of(conversation)):
             rules.append(LOSS_FLAG_UNUSED)
-        if self._has_prompt_mismatch(conversation):
+        if self._has_prompt_mismatch(conversation, ends):
             rules.append(PROMPT_MISMATCH)
         if rules:
             notes = RowNotes((*notes.rules, *rules), notes.not_rendered)
-        return PreparedConversation(row, recording.text, trained, notes, in_parts)
+        return PreparedConversation(row, recording.text, trained, notes, in_parts, ends)
+
+    def _encoded_apart(self, ends: list[int]) -> list[int]:
+        """Return those of the ends of prompts at which prompt and answer are encoded apart."""
+        return ends if self._spec.boundary == INFERENCE else []
 
     def _needs_parts(self, conversation: Conversation) -> bool:
         """Return whether parts of trained spans are wanted: for kinds, for weights, or for tokens at their edges."""
@@ -180,7 +190,8 @@ class ConversationPreparer:
 
     @cached_property
     def _sample_finder(self) -> SampleFinder:
-        return SampleFinder(self._engines, self._supervision, self.stop_tokens)
+        is_apart = self._spec.boundary == INFERENCE
+        return SampleFinder(self._engines, self._supervision, self.stop_tokens, encodes_apart=is_apart)
 
     @cached_property
     def parts(self) -> KindMarker:
@@ -199,35 +210,37 @@ class ConversationPreparer:
         return () if tokenizer is None else stop_tokens(self._engines.tokenizer, tokenizer.name)
 
     @cached_property
-    def _find_spans(self) -> Callable[[Conversation], tuple[Recording, list[Span]]]:
+    def _find_spans(self) -> Callable[[Conversation], tuple[Recording, list[Span], list[int]]]:
         encoder = self._engines.reference_encoder
         stops, specials = self.stop_tokens, special_tokens(self._engines.tokenizer)
-        find = self._engines.verified(lambda renderer: TurnFinder(renderer, self._supervision, stops, specials).find)
+        find = self._engines.verified(
+            lambda renderer: TurnFinder(renderer, self._supervision, stops, specials).find_with_prompts
+        )
 
-        def find_encodable(conversation: Conversation) -> tuple[Recording, list[Span]]:
-            recording, spans = find(conversation)
+        def find_encodable(conversation: Conversation) -> tuple[Recording, list[Span], list[int]]:
+            recording, spans, ends = find(conversation)
             encodable.check_text(encoder, recording.text)
             encodable.check_spans(encoder, recording.text, spans)
-            return recording, spans
+            return recording, spans, ends
 
         return find_encodable
 
-    def _has_prompt_mismatch(self, conversation: Conversation) -> bool:
+    def _has_prompt_mismatch(self, conversation: Conversation, ends: Sequence[int]) -> bool:
         """Return whether the text before a trained turn differs from the prompt that the model gets at inference.
 
         Both the text and its tokens are compared. Only a sample of the rows is checked: the first rows of each unit and
         a fraction of the others. Long rows are skipped, since each of their prompts is long.
         """
-        return (
-            self._spec.train_on != ALL and self._prompt_sampler.take_next() and self._differs_from_prompts(conversation)
-        )
+        if self._spec.train_on == ALL or not self._prompt_sampler.take_next():
+            return False
+        return self._differs_from_prompts(conversation, ends)
 
-    @cached_property
-    def _differs_from_prompts(self) -> Callable[[Conversation], bool]:
-        encoder, supervision = self._engines.fast_encoder, self._supervision
-        return self._engines.fast(
-            lambda renderer: lambda conversation: differs_from_prompts(renderer, encoder, conversation, supervision)
+    def _differs_from_prompts(self, conversation: Conversation, ends: Sequence[int]) -> bool:
+        encoder, supervision = self._engines.fast_inference_encoder, self._supervision
+        differs = self._engines.fast(
+            lambda renderer: lambda each: differs_from_prompts(renderer, encoder, each, supervision, ends)
         )
+        return differs(conversation)
 
     @cached_property
     def _omissions(self) -> OmissionFinder:

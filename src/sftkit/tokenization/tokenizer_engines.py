@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from sftkit.core.row_log import RowError
 from sftkit.errors import ConfigError
 from sftkit.tokenization.conversations import Conversation
+from sftkit.tokenization.encoding.boundary.inference_encoder import InferenceEncoder
 from sftkit.tokenization.encoding.chunked_encoder import ChunkedEncoder
 from sftkit.tokenization.encoding.fast.fast_encoder import FastEncoder
 from sftkit.tokenization.encoding.fast.id_engines import GigatokenEngine, IdEngine, TokenizersEngine
@@ -112,6 +113,11 @@ class TokenizerEngines:
         return encoder if self._keeps_second_bos else with_single_bos(encoder, self.tokenizer, self.reference_encoder)
 
     @cached_property
+    def inference_encoder(self) -> InferenceEncoder:
+        """Encodes with `encoder`, and gives prompts the tokens of inference."""
+        return InferenceEncoder(self.encoder, self.tokenizer)
+
+    @cached_property
     def reference_renderer(self) -> ReferenceRenderer:
         """The reference for rendering."""
         return ReferenceRenderer(self.tokenizer, self._template_date)
@@ -135,6 +141,11 @@ class TokenizerEngines:
             return result
 
         return counted
+
+    @cached_property
+    def fast_inference_encoder(self) -> InferenceEncoder:
+        """Encodes as `inference_encoder`, without verification."""
+        return InferenceEncoder(self.fast_encoder, self.tokenizer)
 
     @property
     def fast_encoder(self) -> Encoder:

@@ -15,6 +15,7 @@ from sftkit.config.schema.option_values import FMS
 FMS_DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {
         "max_seq_length": 4096,
+        "boundary": "joint",
         "torch_dtype": "bfloat16",
         "lora_r": 8,
         "lora_dropout": 0.05,

@@ -20,6 +20,9 @@ ASSISTANT = "assistant"
 ROLES = (ASSISTANT, "user", "tool", "system")
 """The values of `roles_to_train`."""
 
+INFERENCE, JOINT = "inference", "joint"
+"""The values of `boundary`: prompts and answers have the tokens of inference, or those of the whole text."""
+
 NO_PACKING = "none"
 """The value of `packing` for rows that are not packed."""
 

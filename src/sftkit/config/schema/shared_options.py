@@ -12,7 +12,9 @@ from sftkit.config.schema.option_values import (
     ANY,
     ASSISTANT,
     FMS,
+    INFERENCE,
     INNER,
+    JOINT,
     LOG_LEVELS,
     NO_COMPAT,
     NO_PACKING,
@@ -77,6 +79,14 @@ class DataOptions(SourceOptions):
         panel=_ROWS,
         changes_rows=True,
         help="With `render: per_turn`, drop conversations that need more samples. Default: no limit.",
+    )
+    boundary: str = option(
+        INFERENCE,
+        choices=(INFERENCE, JOINT),
+        panel=_ROWS,
+        changes_rows=True,
+        help="inference: where the end of a prompt and the start of a trained answer would merge into a token, encode "
+        "them apart, as the model sees them at inference; joint: encode each conversation at once.",
     )
     reasoning: str = option(
         "keep",

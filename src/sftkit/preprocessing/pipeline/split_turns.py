@@ -136,10 +136,10 @@ class _Splitter:
     def _length(self, row: Row) -> float:
         """Return the tokens of a conversation; infinite if it cannot be rendered, which shows when it is tokenized."""
         try:
-            text, _ = self._tokenizer.conversations.find_trained_spans(row, self._column)
+            text, spans, ends = self._tokenizer.conversations.find_with_prompts(row, self._column)
         except RowError:
             return math.inf
-        return int(self._tokenizer.encode_conversations([text], [[]]).input_ids.lengths[0])
+        return int(self._tokenizer.encode_conversations([text], [spans], [ends]).input_ids.lengths[0])
 
 
 def _exchange_starts(messages: Sequence[Message]) -> list[int]:

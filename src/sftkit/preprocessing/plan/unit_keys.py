@@ -30,7 +30,9 @@ from typing import Any
 
 from sftkit.config.fields import default_of, keys_where, to_plain_data
 from sftkit.config.schema.data_config import DatasetConfig
+from sftkit.config.schema.option_values import JOINT
 from sftkit.config.schema.shared_options import DataOptions
+from sftkit.core.row_kinds import RowKind
 from sftkit.core.token_kinds import TOKEN_KINDS
 from sftkit.decontamination.question_index import QuestionIndex
 from sftkit.handlers.registry import ConfiguredHandler, build_handlers
@@ -48,7 +50,7 @@ TOKENIZER_LIMITS = "limits"
 
 _REFERENCES = ("jinja2", "tokenizers", "transformers")
 
-_CHECK_TOOLS = "check_tools"
+_CHECK_TOOLS, _BOUNDARY = "check_tools", "boundary"
 _YOUNG_OPTIONS = (
     *(TOKEN_KINDS, "tool_calls", "train_on_stop", "mask_pattern", "pattern_weights", "range_edges"),
     *("roles_to_train", "empty_reasoning"),
@@ -60,10 +62,11 @@ stay as they are."""
 ROW_OPTIONS = tuple(
     key
     for key in keys_where(DataOptions, lambda info: info.changes_rows)
-    if key not in ("overflow", _CHECK_TOOLS, *_YOUNG_OPTIONS)
+    if key not in ("overflow", _CHECK_TOOLS, _BOUNDARY, *_YOUNG_OPTIONS)
 )
 """Options that change rows and are in every key. `overflow` is one of them only if there is a `max_seq_length`, and
-`check_tools` is treated as a young option."""
+`check_tools` is treated as a young option. `boundary` is in the keys of conversations unless it is `joint`, as it was
+before there was such a key."""
 
 
 def unit_keys(
@@ -112,6 +115,7 @@ def recipe_key(
     """Hash everything that decides what rows of a data set become: the part of a unit key that is not their bytes."""
     handlers = build_handlers(dataset, 0)
     sees_limits = any(each.sees_tokenizer_limits() for each in handlers)
+    makes_conversations = any(each.handler.produces() is RowKind.CONVERSATIONS for each in handlers)
     train_on_plugin = TRAIN_ON.identity(options.train_on)
     defaults = {field.name: default_of(field) for field in fields(DataOptions)}
     return _sha256(
@@ -127,6 +131,7 @@ def recipe_key(
             **{
                 key: to_plain_data(value) for key in _YOUNG_OPTIONS if (value := getattr(options, key)) != defaults[key]
             },
+            **({_BOUNDARY: options.boundary} if options.boundary != JOINT and makes_conversations else {}),
             **({_CHECK_TOOLS: [options.check_tools, version("jsonschema-rs")]} if options.check_tools != "off" else {}),
             **({} if questions is None else {"decontaminate": questions.digest}),
             **({} if train_on_plugin is None else {"train_on_plugin": train_on_plugin}),

@@ -64,6 +64,17 @@ class TextChunker:
             bounds.append(next((cut for cut in cuts if self._is_allowed(text, cut)), len(text)))
         return bounds if bounds[-1] == len(text) else [*bounds, len(text)]
 
+    def last_cut(self, text: str, start: int, stop: int) -> int | None:
+        """Return the last position in [start, stop) where `text[:stop]` can be cut without changing its tokens."""
+        cuts = [match.start() for match in _CUTS.finditer(text, start, stop)]
+        return next((cut for cut in reversed(cuts) if self._is_allowed(text[:stop], cut)), None)
+
+    def next_cut(self, text: str, start: int, stop: int) -> int | None:
+        """Return the first position in (start, stop) where `text[start:]` can be cut without changing its tokens."""
+        head = text[start:stop]
+        cuts = (match.start() for match in _CUTS.finditer(head, 1))
+        return next((start + cut for cut in cuts if self._is_allowed(head, cut)), None)
+
     def _is_allowed(self, text: str, cut: int) -> bool:
         """Return whether no added token touches a position."""
         return not any(token in text[max(cut - len(token), 0) : cut + len(token) + 1] for token in self._added_tokens)

@@ -16,15 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class Encoder(Protocol):
-    """An engine that encodes texts. All engines give the ids of the tokenizer's own call."""
-
-    @property
-    def name(self) -> str:
-        """The name of the engine in manifests."""
-
-    def encode(self, texts: Sequence[str], *, add_special_tokens: bool = True, limit: int | None = None) -> Ragged:
-        """Return `tokenizer(text)["input_ids"]` of each text, truncated to `limit` tokens."""
+class SpanEncoder(Protocol):
+    """Encodes texts and finds the tokens in spans of them."""
 
     def encode_spans(
         self, texts: Sequence[str], spans: Sequence[Sequence[Span]], *, add_special_tokens: bool
@@ -39,6 +32,17 @@ class Encoder(Protocol):
         Returns:
             The ids, and whether each token has a character in a span: bool, shape (total tokens,).
         """
+
+
+class Encoder(SpanEncoder, Protocol):
+    """An engine that encodes texts. All engines give the ids of the tokenizer's own call."""
+
+    @property
+    def name(self) -> str:
+        """The name of the engine in manifests."""
+
+    def encode(self, texts: Sequence[str], *, add_special_tokens: bool = True, limit: int | None = None) -> Ragged:
+        """Return `tokenizer(text)["input_ids"]` of each text, truncated to `limit` tokens."""
 
 
 class ReferenceEncoder:

@@ -10,8 +10,8 @@ import numpy as np
 
 from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Conversation, is_assistant, text_of
+from sftkit.tokenization.encoding.boundary.inference_encoder import InferenceEncoder
 from sftkit.tokenization.encoding.chunked_encoder import MIN_CHUNK_CHARACTERS
-from sftkit.tokenization.encoding.reference_encoder import Encoder
 from sftkit.tokenization.masking.supervision import Supervision
 from sftkit.tokenization.rendering.reference_renderer import Renderer
 
@@ -45,11 +45,22 @@ def inference_prompts(renderer: Renderer, conversation: Conversation, indices: S
 
 
 def differs_from_prompts(
-    renderer: Renderer, encoder: Encoder, conversation: Conversation, supervision: Supervision
+    renderer: Renderer,
+    encoder: InferenceEncoder,
+    conversation: Conversation,
+    supervision: Supervision,
+    ends: Sequence[int],
 ) -> bool:
     """Return whether the text before a trained turn differs from the prompt that the model gets at inference.
 
     Both the text and its tokens are compared. Long conversations are skipped, since each of their prompts is long.
+
+    Args:
+        renderer: renders the prompts.
+        encoder: encodes the text and the prompts.
+        conversation: the conversation.
+        supervision: decides which turns are trained.
+        ends: where prompts end in the text that are encoded apart.
 
     Raises:
         RowError: the template cannot render the conversation, or `train_on` refused.
@@ -60,6 +71,6 @@ def differs_from_prompts(
         return False  # the `{% generation %}` blocks of the template are about other roles
     trained = supervision.trained_turns(conversation.message_list)
     text, prompts = inference_prompts(renderer, conversation, trained)
-    ids = encoder.encode([text, *prompts], add_special_tokens=False)
+    ids = encoder.encode_spans([text, *prompts], [[]] * (1 + len(prompts)), [ends, *([()] * len(prompts))]).ids
     whole = ids[0]
     return any(not np.array_equal(whole[: len(ids[index])], ids[index]) for index in range(1, len(ids)))

@@ -20,3 +20,5 @@ class PreparedConversation(NamedTuple):
     notes: RowNotes
     in_parts: bool = False
     """Whether `trained` has parts."""
+    prompt_ends: Sequence[int] = ()
+    """Where prompts of trained turns end, in characters of the text, ascending, if they are encoded apart."""

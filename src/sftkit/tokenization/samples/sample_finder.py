@@ -27,14 +27,23 @@ from sftkit.tokenization.tokenizer_engines import TokenizerEngines
 class SampleFinder:
     """Finds the samples of conversations."""
 
-    def __init__(self, engines: TokenizerEngines, supervision: Supervision, stop_tokens: Sequence[str]) -> None:
+    def __init__(
+        self,
+        engines: TokenizerEngines,
+        supervision: Supervision,
+        stop_tokens: Sequence[str],
+        *,
+        encodes_apart: bool = True,
+    ) -> None:
         """Prepare for a tokenizer.
 
         Args:
             engines: render and encode.
             supervision: decides which turns carry a loss.
             stop_tokens: the stop tokens that the model's files name, as text.
+            encodes_apart: whether a turn has the tokens of inference where they would merge with those of its prompt.
         """
+        self._encodes_apart = encodes_apart
         self._engines, self._supervision, self._stop_tokens = engines, supervision, stop_tokens
 
     def find(self, conversation: Conversation, most: int | None) -> tuple[TurnSamples, bool]:
@@ -77,7 +86,8 @@ class SampleFinder:
         own = spans.get(turn, [])
         encodable.check_text(self._engines.reference_encoder, text)
         encodable.check_spans(self._engines.reference_encoder, text, own)
-        ids, trained = self._engines.fast_encoder.encode_spans([text], [own], add_special_tokens=False)
+        ends = [start for start, _ in own[:1] if self._encodes_apart]
+        ids, trained, _ = self._engines.fast_inference_encoder.encode_spans([text], [own], [ends])
         places = np.flatnonzero(trained)
         first, stop = (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
         return RenderedTurns(len(messages), text, spans, ids.values, turn, first, stop)

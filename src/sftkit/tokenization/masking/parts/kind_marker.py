@@ -12,7 +12,7 @@ from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.encoding import encodable
 from sftkit.tokenization.loading.special_tokens import special_tokens
 from sftkit.tokenization.masking.parts.part_finder import PartFinder
-from sftkit.tokenization.masking.parts.part_tokens import encode_parts
+from sftkit.tokenization.masking.parts.parts_apart import encode_parts_apart
 from sftkit.tokenization.masking.supervision import Supervision
 from sftkit.tokenization.masking.turn_parts import Part, fill_spans, weigh_parts
 from sftkit.tokenization.masking.turns.turn_finder import TurnFinder
@@ -40,13 +40,13 @@ class KindMarker:
         self._supervision = supervision
         self._stop_tokens = tuple(stop_tokens)
 
-    def find_parts(self, conversation: Conversation) -> tuple[Recording, list[Part]]:
-        """Render a conversation, and find the trained parts of the text.
+    def find_parts(self, conversation: Conversation) -> tuple[Recording, list[Part], list[int]]:
+        """Render a conversation, and find the trained parts of the text, and where the prompts of trained turns end.
 
         Raises:
             RowError: as `ConversationPreparer.find_trained_spans`.
         """
-        recording, parts = self._find(conversation)
+        recording, parts, ends = self._find(conversation)
         text = recording.text
         encoder = self._engines.reference_encoder
         encodable.check_text(encoder, text)
@@ -59,12 +59,26 @@ class KindMarker:
             trained = [(part.start, part.end) for part in parts if part.kind != TokenKind.UNTRAINED]
             parts = sorted([*weigh_parts(fill_spans(trained, ()), weights), *untrained])
             encodable.check_spans(encoder, text, [(part.start, part.end) for part in parts])
-        return recording, parts
+        return recording, parts, ends
 
-    def encode_parts(self, texts: Sequence[str], parts: Sequence[Sequence[Part]]) -> LabeledTokens:
-        """Encode rendered conversations, train the tokens in their parts, and tell the kind and weight of each."""
-        lowest_weight = not self._supervision.trains_range_edges
-        return encode_parts(self._engines.encoder, texts, parts, lowest_weight=lowest_weight)
+    def encode_parts(
+        self, texts: Sequence[str], parts: Sequence[Sequence[Part]], ends: Sequence[Sequence[int]]
+    ) -> LabeledTokens:
+        """Encode rendered conversations, train the tokens in their parts, and tell the kind and weight of each.
+
+        Args:
+            texts: the conversations.
+            parts: for each of them the trained parts.
+            ends: for each of them where prompts end whose tokens must be those of inference.
+        """
+        return encode_parts_apart(
+            self._engines.encoder,
+            self._engines.inference_encoder,
+            texts,
+            parts,
+            ends,
+            lowest_weight=not self._supervision.trains_range_edges,
+        )
 
     def kinds_of(self, ids: Ragged, labels: Ragged) -> Ragged:
         """Tell the kinds of other tokens than those of conversations: stop tokens, and content before them."""
@@ -76,7 +90,7 @@ class KindMarker:
         return [value for value in ids if isinstance(value, int)]
 
     @cached_property
-    def _find(self) -> Callable[[Conversation], tuple[Recording, list[Part]]]:
+    def _find(self) -> Callable[[Conversation], tuple[Recording, list[Part], list[int]]]:
         stops, specials = self._stop_tokens, special_tokens(self._engines.tokenizer)
         supervision = self._supervision
         return self._engines.verified(

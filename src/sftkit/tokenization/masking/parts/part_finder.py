@@ -11,6 +11,7 @@ from sftkit.core.token_kinds import TokenKind
 from sftkit.tokenization.conversations import Conversation, Message, is_assistant
 from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.masking.message_flags import message_weights
+from sftkit.tokenization.masking.prompt_ends import prompt_ends
 from sftkit.tokenization.masking.ranges.content_patterns import WeightedSpan
 from sftkit.tokenization.masking.supervision import AssistantTurn, StartOfStop, Supervision
 from sftkit.tokenization.masking.train_on import ALL
@@ -32,11 +33,12 @@ class PartFinder:
         self._turn_finder = turn_finder
         self._supervision = supervision
 
-    def find(self, conversation: Conversation) -> tuple[Recording, list[Part]]:
+    def find(self, conversation: Conversation) -> tuple[Recording, list[Part], list[int]]:
         """Render a conversation and find its trained parts.
 
         Returns:
-            The recorded text, and the parts in characters: ordered and disjoint.
+            The recorded text, the parts in characters: ordered and disjoint, and where the prompts of trained turns
+            end.
 
         Raises:
             RowError: as `TurnFinder.find`.
@@ -59,15 +61,16 @@ class PartFinder:
         others = self._turn_finder.find_other_turns(recording, conversation) if trains_others else []
         parts = sorted([*parts, *(Part(*other.stop, TokenKind.STOP) for other in others if other.stop is not None)])
         filled = fill_spans(spans, parts)
+        ends = [] if self._supervision.train_on == ALL else prompt_ends(turns, spans)
         weights = message_weights(messages)
         if weights:
             turns = sorted([*turns, *(other.as_turn() for other in others)])
             filled = weigh_parts(filled, self._weighted_spans(conversation, turns, weights))
         ruled = self._with_content_rules(text, filled, conversation, turn_end.start_of_stop)
         if self._supervision.trains_range_edges:
-            return recording, ruled
+            return recording, ruled, ends
         hidden = [span for other in others for span in other.hidden(messages[other.message])]
-        return recording, sorted([*ruled, *(untrained_part(*span) for span in hidden)])
+        return recording, sorted([*ruled, *(untrained_part(*span) for span in hidden)]), ends
 
     def _with_content_rules(
         self, text: str, parts: list[Part], conversation: Conversation, start_of_stop: StartOfStop

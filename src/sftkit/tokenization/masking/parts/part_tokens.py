@@ -9,7 +9,7 @@ import numpy as np
 from sftkit.core.row_log import EngineDifferenceError
 from sftkit.core.rows import LabeledTokens, Mask, Offsets, Ragged
 from sftkit.core.token_kinds import TokenKind
-from sftkit.tokenization.encoding.reference_encoder import Encoder
+from sftkit.tokenization.encoding.reference_encoder import SpanEncoder
 from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.masking.labels import labels_from_mask
 from sftkit.tokenization.masking.turn_parts import Part
@@ -20,7 +20,7 @@ _NO_PART = np.iinfo(np.int64).max
 
 
 def encode_parts(
-    encoder: Encoder, texts: Sequence[str], parts: Sequence[Sequence[Part]], *, lowest_weight: bool = False
+    encoder: SpanEncoder, texts: Sequence[str], parts: Sequence[Sequence[Part]], *, lowest_weight: bool = False
 ) -> LabeledTokens:
     """Encode rendered conversations, train the tokens in their parts, and tell the kind and the weight of each.
 
@@ -63,7 +63,7 @@ def encode_parts(
     )
 
 
-def _lowest_parts(encoder: Encoder, text: str, parts: Sequence[Part], row: int, ranks: Offsets) -> Offsets:
+def _lowest_parts(encoder: SpanEncoder, text: str, parts: Sequence[Part], row: int, ranks: Offsets) -> Offsets:
     """Return the lowest rank of the parts in each token of a text, shape (tokens,); a very high one for none."""
     found = []
     for start in range(0, len(parts), _MOST_PARTS):

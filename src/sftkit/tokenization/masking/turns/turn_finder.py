@@ -11,6 +11,7 @@ from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Conversation, Message, assistant_indices, is_assistant
 from sftkit.tokenization.encoding.spans import Span, complement
 from sftkit.tokenization.masking.message_flags import have_train_flags, untrained_messages
+from sftkit.tokenization.masking.prompt_ends import prompt_ends
 from sftkit.tokenization.masking.ranges.train_ranges import have_ranges
 from sftkit.tokenization.masking.ranges.untrained_content import hidden_in_content, untrained_content
 from sftkit.tokenization.masking.supervision import AssistantTurn, StartOfStop, Supervision
@@ -105,13 +106,19 @@ class TurnFinder:
         Raises:
             RowError: the template cannot render the conversation, or a span cannot be verified.
         """
-        messages = conversation.message_list
+        recording, spans, _ = self.find_with_prompts(conversation)
+        return recording, spans
+
+    def find_with_prompts(self, conversation: Conversation) -> tuple[Recording, list[Span], list[int]]:
+        """Find as `find`, and return where the prompts of the trained turns end, too; none if all text is trained."""
         if self._supervision.train_on == ALL:
-            return self._find_everything(conversation, messages)
+            return *self._find_everything(conversation, conversation.message_list), []
         recording, turns = self.find_turns(conversation)
         if self._supervision.trains_all_turns(conversation.shape.keys):
-            return recording, [(start, end) for _, start, end in turns]
-        return recording, self.trained_spans(recording, turns, conversation)
+            spans = [(start, end) for _, start, end in turns]
+        else:
+            spans = self.trained_spans(recording, turns, conversation)
+        return recording, spans, prompt_ends(turns, spans)
 
     def trained_spans(
         self, recording: Recording, turns: Sequence[AssistantTurn], conversation: Conversation

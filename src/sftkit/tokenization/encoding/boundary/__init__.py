@@ -1,0 +1,1 @@
+"""Encodes conversations with the tokens of inference where a prompt ends and an answer begins."""

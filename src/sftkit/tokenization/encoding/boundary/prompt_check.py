@@ -1,0 +1,211 @@
+"""Finds the prompts in texts whose tokens are not the first tokens of the text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from sftkit.core.row_log import EngineDifferenceError
+from sftkit.core.rows import Ids, Mask, Offsets, Ragged
+from sftkit.tokenization.encoding.boundary.continuation import ContinuationEncoder
+from sftkit.tokenization.encoding.boundary.prompt_surroundings import PromptSurroundings
+from sftkit.tokenization.encoding.reference_encoder import Encoder
+from sftkit.tokenization.encoding.spans import Span
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_MOST_KNOWN, _LONGEST_KNOWN = 64, 256
+"""Tails that are remembered, and the characters of the longest one."""
+
+
+class _End(NamedTuple):
+    """Where a prompt ends."""
+
+    row: int
+    position: int
+    """In characters of the text."""
+    tokens: int
+    """The tokens of the row before the first one with a character behind the prompt; -1 if it is not known."""
+
+
+class PromptCheck:
+    """Compares the tokens of prompts, and of the answers to them, encoded apart with those of the text of both.
+
+    They differ where a token covers the end of a prompt and what follows: a line end, and an answer that begins with
+    another. They also differ where what follows changes how the end of the prompt is split into words: a run of spaces
+    ends before its last space if a word follows. Neither can be told from the text for any tokenizer, so the prompts
+    are encoded, but only their tails (`PromptSurroundings`), and each tail only once. For most templates, this is one
+    tail for all rows, such as `<|im_start|>assistant` and a line end. The beginnings of answers are only encoded where
+    a word may begin before the end of the prompt.
+    """
+
+    def __init__(self, encoder: Encoder, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._encoder, self._tokenizer = encoder, tokenizer
+        self._surroundings = PromptSurroundings(tokenizer)
+        self._known: dict[str, Ids] = {}
+
+    def find_cuts(
+        self,
+        texts: Sequence[str],
+        spans: Sequence[Sequence[Span]],
+        ends: Sequence[Sequence[int]],
+        ids: Ragged,
+        inside: Mask,
+    ) -> dict[int, list[int]]:
+        """Find the ends of prompts at which a text must be cut if it then has other tokens.
+
+        There, its first tokens are not those of the prompt, or the tokens after these may not be those of the answer.
+
+        Args:
+            texts: the texts.
+            spans: for each text spans of it, ordered, disjoint and not adjacent.
+            ends: for each text where the prompts in it end, ascending.
+            ids: the tokens of the texts, without tokens around them.
+            inside: which tokens have a character in a span, shape (total tokens,).
+
+        Returns:
+            Row -> those of its `ends`, ascending; rows without any are left out.
+        """
+        suspects: list[_End] = []
+        by_tail: dict[str, list[_End]] = {}
+        joined: list[_End] = []
+        for end in self._locate(spans, ends, ids, inside):
+            text = texts[end.row]
+            if end.tokens < 0 and self._surroundings.divides(text, end.position):
+                continue
+            if self._surroundings.may_join(text, end.position):
+                joined.append(end)
+            tail = next((known for known in self._known if text.endswith(known, 0, end.position)), None)
+            if tail is not None and end.tokens >= 0:
+                by_tail.setdefault(tail, []).append(end)
+            else:
+                suspects.append(end)
+        for tail, some in by_tail.items():
+            suspects += _unequal(some, [self._known[tail]] * len(some), ids, before=True)
+        suspects = self._compare_tails(suspects, texts, ids)
+        different = [*self._compare_prompts(suspects, texts, ids), *self._compare_heads(joined, texts, ids)]
+        found: dict[int, list[int]] = {}
+        for row, position in sorted({(end.row, end.position) for end in different}):
+            found.setdefault(row, []).append(position)
+        return found
+
+    @staticmethod
+    def _locate(
+        spans: Sequence[Sequence[Span]], ends: Sequence[Sequence[int]], ids: Ragged, inside: Mask
+    ) -> list[_End]:
+        """Return the ends with their tokens: those at the start of a span have the tokens before it.
+
+        This is known where each span has tokens of its own, apart from the others.
+        """
+        before = np.append(False, inside)[:-1]
+        before[ids.offsets[:-1][ids.lengths > 0]] = False
+        runs = inside & ~before
+        counts = ids.count_per_row(runs).tolist()
+        firsts = iter(np.flatnonzero(runs).tolist())
+        offsets = ids.offsets.tolist()
+        located: list[_End] = []
+        for row, (row_spans, row_ends) in enumerate(zip(spans, ends, strict=True)):
+            own = [next(firsts) - offsets[row] for _ in range(counts[row])]
+            if not row_ends:
+                continue
+            starts = [start for start, _ in row_spans]
+            if len(own) != len(starts):
+                located += [_End(row, end, -1) for end in row_ends]
+            elif starts == list(row_ends):
+                located += [_End(row, end, first) for end, first in zip(starts, own, strict=True)]
+            else:
+                tokens = dict(zip(starts, own, strict=True))
+                located += [_End(row, end, tokens.get(end, -1)) for end in row_ends]
+        return located
+
+    def _compare_tails(self, ends: Sequence[_End], texts: Sequence[str], ids: Ragged) -> list[_End]:
+        """Return the ends whose tail has other tokens than the text, or whose tokens are not known."""
+        if not ends:
+            return []
+        others = [end for end in ends if end.tokens < 0]
+        some = [end for end in ends if end.tokens >= 0]
+        tails = [self._surroundings.tail(texts[end.row], end.position) for end in some]
+        written = [texts[end.row][tail.start : end.position] for end, tail in zip(some, tails, strict=True)]
+        distinct = list(dict.fromkeys(written))
+        with rows_of_errors([some[written.index(tail)].row for tail in distinct]):
+            encoded = self._encoder.encode(distinct, add_special_tokens=False)
+        tokens = {tail: encoded[index] for index, tail in enumerate(distinct)}
+        for text, tail in zip(written, tails, strict=True):
+            if tail.is_constant and len(text) <= _LONGEST_KNOWN and len(self._known) < _MOST_KNOWN:
+                self._known[text] = tokens[text]
+        return others + _unequal(some, [tokens[text] for text in written], ids, before=True)
+
+    def _compare_prompts(self, ends: Sequence[_End], texts: Sequence[str], ids: Ragged) -> list[_End]:
+        """Return the ends whose whole prompt has other tokens than the text."""
+        if not ends:
+            return []
+        ends = self._with_tokens(ends, texts)
+        with rows_of_errors([end.row for end in ends]):
+            prompts = self._encoder.encode([texts[end.row][: end.position] for end in ends], add_special_tokens=False)
+        return [
+            end
+            for number, end in enumerate(ends)
+            if end.tokens < len(prompts[number])  # tokens in between have no text: a space that the tokenizer adds
+            or not np.array_equal(ids[end.row][: len(prompts[number])], prompts[number])
+        ]
+
+    def _compare_heads(self, ends: Sequence[_End], texts: Sequence[str], ids: Ragged) -> list[_End]:
+        """Return the ends after which a text does not have the tokens of the beginning of the answer.
+
+        They may be other tokens if it is not known where they begin, or if the tokenizer puts a space before a text.
+        """
+        if not ends or not self._is_plain:
+            return list(ends)
+        heads = [texts[row][start : self._surroundings.head_end(texts[row], start)] for row, start, _ in ends]
+        with rows_of_errors([end.row for end in ends]):
+            encoded = self._encoder.encode(heads, add_special_tokens=False)
+        return _unequal(ends, [encoded[index] for index in range(len(ends))], ids, before=False)
+
+    @cached_property
+    def _is_plain(self) -> bool:
+        """Whether the tokenizer puts nothing before a text."""
+        return not ContinuationEncoder(self._encoder, self._tokenizer).needs_leads
+
+    def _with_tokens(self, ends: Sequence[_End], texts: Sequence[str]) -> list[_End]:
+        """Find the tokens before the ends where they are not known."""
+        unknown = [end for end in ends if end.tokens < 0]
+        if not unknown:
+            return list(ends)
+        behind = [[(end.position, len(texts[end.row]))] for end in unknown]
+        with rows_of_errors([end.row for end in unknown]):
+            ids, inside = self._encoder.encode_spans(
+                [texts[end.row] for end in unknown], behind, add_special_tokens=False
+            )
+        counts = ids.lengths - ids.count_per_row(inside)
+        found = [end._replace(tokens=int(count)) for end, count in zip(unknown, counts, strict=True)]
+        return [*found, *(end for end in ends if end.tokens >= 0)]
+
+
+@contextmanager
+def rows_of_errors(rows: Sequence[int]) -> Iterator[None]:
+    """Give an `EngineDifferenceError` about one of some texts the row of the text."""
+    try:
+        yield
+    except EngineDifferenceError as error:
+        index = None if error.index is None else rows[error.index]
+        raise EngineDifferenceError(error.engine, error.sample, index) from None
+
+
+def _unequal(ends: Sequence[_End], expected: Sequence[Ids], ids: Ragged, *, before: bool) -> list[_End]:
+    """Return the ends before which, or behind which, a row does not have the expected tokens."""
+    lengths: Offsets = np.fromiter(map(len, expected), np.int64, len(expected))
+    rows = np.fromiter((end.row for end in ends), np.int64, len(ends))
+    firsts: Offsets = np.fromiter((end.tokens for end in ends), np.int64, len(ends)) - (lengths if before else 0)
+    fits = (firsts >= 0) & (firsts + lengths <= ids.lengths[rows])
+    unequal: Mask = ~fits
+    for length in set(lengths[fits].tolist()):
+        some = np.flatnonzero(fits & (lengths == length))
+        places = (ids.offsets[rows[some]] + firsts[some])[:, None] + np.arange(length)
+        wanted = np.stack([expected[index] for index in some.tolist()])
+        unequal[some] = (ids.values[places] != wanted).any(axis=1)
+    return [ends[index] for index in np.flatnonzero(unequal).tolist()]

@@ -1,0 +1,33 @@
+"""Where the prompts of trained turns end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sftkit.tokenization.encoding.spans import Span
+from sftkit.tokenization.masking.supervision import AssistantTurn
+
+
+def prompt_ends(turns: Sequence[AssistantTurn], spans: Sequence[Span]) -> list[int]:
+    """Return the starts of the turns in which something is trained, ascending.
+
+    A turn that follows another one directly has no prompt of its own: it is a further `{% generation %}` block.
+
+    Args:
+        turns: the produced parts of turns, ordered.
+        spans: what of them carries a loss: ordered and disjoint.
+
+    Example:
+        >>> turns = [AssistantTurn(1, 4, 9), AssistantTurn(3, 12, 15), AssistantTurn(3, 15, 19)]
+        >>> prompt_ends(turns, [(6, 9), (12, 19)])
+        [4, 12]
+    """
+    ends: list[int] = []
+    number, last = 0, -1
+    for _, start, end in turns:
+        while number < len(spans) and spans[number][1] <= start:
+            number += 1
+        if number < len(spans) and spans[number][0] < end and start != last:
+            ends.append(start)
+        last = end
+    return ends
