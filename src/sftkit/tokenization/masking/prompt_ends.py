@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.masking.supervision import AssistantTurn
+
+_NO_SPAN = (sys.maxsize, sys.maxsize)
 
 
 def prompt_ends(turns: Sequence[AssistantTurn], spans: Sequence[Span]) -> list[int]:
@@ -23,11 +26,12 @@ def prompt_ends(turns: Sequence[AssistantTurn], spans: Sequence[Span]) -> list[i
         [4, 12]
     """
     ends: list[int] = []
-    number, last = 0, -1
+    last, following = -1, iter(spans)
+    first, after = next(following, _NO_SPAN)
     for _, start, end in turns:
-        while number < len(spans) and spans[number][1] <= start:
-            number += 1
-        if number < len(spans) and spans[number][0] < end and start != last:
+        while after <= start:
+            first, after = next(following, _NO_SPAN)
+        if first < end and start != last:
             ends.append(start)
         last = end
     return ends

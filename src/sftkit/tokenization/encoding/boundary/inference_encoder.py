@@ -27,7 +27,7 @@ class InferenceTokens(NamedTuple):
     """The rows in which an answer does not follow the tokens of its prompt, shape (rows,)."""
 
 
-class Pieces(NamedTuple):
+class TextPieces(NamedTuple):
     """A text that is encoded in pieces."""
 
     cuts: Sequence[int]
@@ -84,7 +84,7 @@ class InferenceEncoder:
         ends: Sequence[Sequence[int]],
         ids: Ragged,
         inside: Mask,
-    ) -> dict[int, Pieces]:
+    ) -> dict[int, TextPieces]:
         """Find the texts that have other tokens if they are encoded in pieces, given the tokens of whole texts.
 
         Args:
@@ -104,7 +104,7 @@ class InferenceEncoder:
             made = self._continuation.encode_spans(
                 [texts[row] for row in cuts], list(cuts.values()), [spans[row] for row in cuts]
             )
-        pieces = {row: Pieces(cuts[row], tokens) for row, tokens in zip(cuts, made, strict=True)}
+        pieces = {row: TextPieces(cuts[row], tokens) for row, tokens in zip(cuts, made, strict=True)}
         return {
             row: each
             for row, each in pieces.items()
@@ -112,16 +112,16 @@ class InferenceEncoder:
         }
 
     def piece_encoder(self, cuts: Sequence[int]) -> SpanEncoder:
-        """Return an encoder of one text that encodes its pieces apart, for a text that has `Pieces.tokens`."""
+        """Return an encoder of one text that encodes its pieces apart, for a text that has `TextPieces.tokens`."""
         return _PieceEncoder(self._continuation, cuts)
 
 
-def is_inexact(pieces: Pieces, ends: Sequence[int]) -> bool:
+def is_inexact(pieces: TextPieces, ends: Sequence[int]) -> bool:
     """Return whether a prompt contains a cut, or merges with its answer, because they cannot be encoded apart.
 
     Example:
         >>> tokens = np.array([7, 8]), np.array([False, True])
-        >>> [is_inexact(Pieces([cut], tokens), [4, 9]) for cut in (4, 9)]
+        >>> [is_inexact(TextPieces([cut], tokens), [4, 9]) for cut in (4, 9)]
         [True, False]
     """
     return pieces.tokens is None or pieces.cuts[0] < ends[-1]

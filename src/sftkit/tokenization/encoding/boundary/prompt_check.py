@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -38,7 +40,7 @@ class PromptCheck:
 
     They differ where a token covers the end of a prompt and what follows: a line end, and an answer that begins with
     another. They also differ where what follows changes how the end of the prompt is split into words: a run of spaces
-    ends before its last space if a word follows. Neither can be told from the text for any tokenizer, so the prompts
+    ends before its last space if a word follows. Neither can be seen in the text for any tokenizer, so the prompts
     are encoded, but only their tails (`PromptSurroundings`), and each tail only once. For most templates, this is one
     tail for all rows, such as `<|im_start|>assistant` and a line end. The beginnings of answers are only encoded where
     a word may begin before the end of the prompt.
@@ -48,6 +50,7 @@ class PromptCheck:
         self._encoder, self._tokenizer = encoder, tokenizer
         self._surroundings = PromptSurroundings(tokenizer)
         self._known: dict[str, Ids] = {}
+        self._seen: defaultdict[str, set[str]] = defaultdict(set)
 
     def find_cuts(
         self,
@@ -71,6 +74,85 @@ class PromptCheck:
         Returns:
             Row -> those of its `ends`, ascending; rows without any are left out.
         """
+        rows: list[int] = np.flatnonzero(self._may_differ(texts, spans, ends, ids, inside)).tolist()
+        if not rows:
+            return {}
+        chosen = np.zeros(len(ids), np.bool_)
+        chosen[rows] = True
+        with rows_of_errors(rows):
+            found = self._find_cuts(
+                [texts[row] for row in rows],
+                [spans[row] for row in rows],
+                [ends[row] for row in rows],
+                ids.filter(chosen),
+                inside[np.repeat(chosen, ids.lengths)],
+            )
+        return {rows[row]: positions for row, positions in found.items()}
+
+    def _may_differ(
+        self,
+        texts: Sequence[str],
+        spans: Sequence[Sequence[Span]],
+        ends: Sequence[Sequence[int]],
+        ids: Ragged,
+        inside: Mask,
+    ) -> Mask:
+        """Return the rows that are not known to have the tokens of inference, shape (rows,).
+
+        This is the quick check of rows whose spans begin where prompts end: the prompts have a tail that is known.
+        """
+        counts = np.fromiter(map(len, ends), np.int64, len(ends))
+        firsts = np.flatnonzero(np.append(inside[:1], inside[1:] & ~inside[:-1]))  # of runs of tokens in spans
+        rows = np.searchsorted(ids.offsets, firsts, side="right") - 1
+        is_located = np.bincount(rows, minlength=len(ids)) == counts
+        if [start for row in spans for start, _ in row] != list(chain.from_iterable(ends)):
+            is_located &= [[start for start, _ in row] == row_ends for row, row_ends in zip(spans, ends, strict=True)]
+        if not is_located.all():
+            firsts, rows = firsts[is_located[rows]], rows[is_located[rows]]
+            chosen = np.flatnonzero(is_located).tolist()
+            texts, ends = [texts[row] for row in chosen], [ends[row] for row in chosen]
+        is_open = np.ones(len(firsts), np.bool_)
+        for tail, tokens in self._known.items():
+            if not is_open.any():
+                break
+            if not self._surroundings.ends_words(tail):
+                continue
+            fits = is_open & (firsts - ids.offsets[rows] >= len(tokens)) & self._follow(tail, texts, ends)
+            places = np.flatnonzero(fits)
+            window = ids.values[firsts[places][:, None] - np.arange(len(tokens), 0, -1)]
+            is_open[places[(window == tokens).all(axis=1)]] = False
+        differing: Mask = (counts > 0) & ~is_located
+        differing[rows[is_open]] = True
+        return differing
+
+    def _follow(self, tail: str, texts: Sequence[str], ends: Sequence[Sequence[int]]) -> Mask:
+        """Return which prompts have a tail, and an answer that does not continue a word of it, shape (ends,).
+
+        This is seen in the tail and the first character behind it; the ones that were seen are remembered.
+        """
+        size, seen = len(tail), self._seen[tail]
+        pairs = zip(texts, ends, strict=True)
+        found = [text[end - size : end + 1] in seen for text, row in pairs for end in row]
+        follows = np.array(found, np.bool_)
+        if False in found:
+            places = [(text, end) for text, row in zip(texts, ends, strict=True) for end in row]
+            for index in np.flatnonzero(~follows).tolist():
+                text, end = places[index]
+                written = text[end - size : end + 1]
+                if text.endswith(tail, 0, end) and not self._surroundings.may_join(written, size):
+                    seen.add(written)
+                    follows[index] = True
+        return follows
+
+    def _find_cuts(
+        self,
+        texts: Sequence[str],
+        spans: Sequence[Sequence[Span]],
+        ends: Sequence[Sequence[int]],
+        ids: Ragged,
+        inside: Mask,
+    ) -> dict[int, list[int]]:
+        """Find as `find_cuts`, end by end."""
         suspects: list[_End] = []
         by_tail: dict[str, list[_End]] = {}
         joined: list[_End] = []

@@ -85,6 +85,10 @@ class PromptSurroundings:
         """
         return text.startswith(self._dividing, position)
 
+    def ends_words(self, tail: str) -> bool:
+        """Return whether a new word begins behind the tail of a prompt, unless white space does."""
+        return not self.may_join(f"{tail}a", len(tail))
+
     def may_join(self, text: str, position: int) -> bool:
         """Return whether a word may begin before a position and end after it, and have a token that ends there.
 

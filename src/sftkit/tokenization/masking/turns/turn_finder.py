@@ -116,6 +116,8 @@ class TurnFinder:
         recording, turns = self.find_turns(conversation)
         if self._supervision.trains_all_turns(conversation.shape.keys):
             spans = [(start, end) for _, start, end in turns]
+            if not turns or turns[-1].message - turns[0].message >= len(turns) - 1:  # each message has one turn
+                return recording, spans, [start for start, _ in spans]
         else:
             spans = self.trained_spans(recording, turns, conversation)
         return recording, spans, prompt_ends(turns, spans)
