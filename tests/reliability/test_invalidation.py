@@ -440,7 +440,7 @@ ROWS = [
     option("drop_empty_answers", True, ALL, same=True),
     option("token_kinds", True, ALL),
     option("boundary", "joint", ALL, kind="chats", same=True),
-    option("boundary", "joint", NONE, done=False, same=True, name="boundary=joint of pairs"),
+    option("boundary", "joint", NONE, done=True, same=True, name="boundary=joint of pairs"),
     option("chat_template_kwargs", {"shout": True}, ALL, kind="chats"),
     option("template_date", "2024-07-26", NONE, done=True, same=True, kind="chats"),
     option("response_template", "### Question:", ALL, kind="texts"),

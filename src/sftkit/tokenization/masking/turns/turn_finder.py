@@ -11,7 +11,7 @@ from sftkit.core.row_log import RowError
 from sftkit.tokenization.conversations import Conversation, Message, assistant_indices, is_assistant
 from sftkit.tokenization.encoding.spans import Span, complement
 from sftkit.tokenization.masking.message_flags import have_train_flags, untrained_messages
-from sftkit.tokenization.masking.prompt_ends import prompt_ends
+from sftkit.tokenization.masking.prompt_ends import prompt_ends, turn_starts
 from sftkit.tokenization.masking.ranges.train_ranges import have_ranges
 from sftkit.tokenization.masking.ranges.untrained_content import hidden_in_content, untrained_content
 from sftkit.tokenization.masking.supervision import AssistantTurn, StartOfStop, Supervision
@@ -98,16 +98,12 @@ class TurnFinder:
         self._turn_edges = TurnEdges(renderer, stop_tokens, special_tokens)
 
     def find(self, conversation: Conversation) -> tuple[Recording, list[Span]]:
-        """Render a conversation and find its trained spans.
-
-        Returns:
-            The recorded text, and the spans in characters: ordered and disjoint.
+        """Render a conversation and find its trained spans in characters: ordered and disjoint.
 
         Raises:
             RowError: the template cannot render the conversation, or a span cannot be verified.
         """
-        recording, spans, _ = self.find_with_prompts(conversation)
-        return recording, spans
+        return self.find_with_prompts(conversation)[:2]
 
     def find_with_prompts(self, conversation: Conversation) -> tuple[Recording, list[Span], list[int]]:
         """Find as `find`, and return where the prompts of the trained turns end, too; none if all text is trained."""
@@ -115,11 +111,8 @@ class TurnFinder:
             return *self._find_everything(conversation, conversation.message_list), []
         recording, turns = self.find_turns(conversation)
         if self._supervision.trains_all_turns(conversation.shape.keys):
-            spans = [(start, end) for _, start, end in turns]
-            if not turns or turns[-1].message - turns[0].message >= len(turns) - 1:  # each message has one turn
-                return recording, spans, [start for start, _ in spans]
-        else:
-            spans = self.trained_spans(recording, turns, conversation)
+            return recording, [(start, end) for _, start, end in turns], turn_starts(turns)
+        spans = self.trained_spans(recording, turns, conversation)
         return recording, spans, prompt_ends(turns, spans)
 
     def trained_spans(
