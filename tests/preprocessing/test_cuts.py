@@ -252,7 +252,7 @@ def test_wrong_sums_stop_a_run_and_are_found_in_a_manifest(tmp_path: Path) -> No
 def test_older_manifests_do_not_say_what_was_cut(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [row(3, 8)])
     manifest = preprocess(tmp_path / "out", dataset(source), max_seq_length=9)
-    assert manifest.format_version == 4
+    assert manifest.format_version == 5
     path = tmp_path / "out" / "manifest.json"
     record = json.loads(path.read_text())
     for part in (record, *record["sources"]):

@@ -1,4 +1,4 @@
-"""`render: per_turn` in runs: rows, counts, splits, and what does not change."""
+"""`render: per_turn` and `auto` in runs: rows, counts, splits, and what does not change."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ import pytest
 from test_cuts import shown
 
 from reliability.material import sftkit
+from sftkit.cli.console.reports.show_inference import inference_lines
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.schema.data_config import SplitConfig
+from sftkit.config.schema.deduplicate_options import DeduplicateConfig
 from sftkit.config.validation import validate_config
+from sftkit.core.accounting.inference_counts import InferenceCounts
 from sftkit.core.progress import SilentProgress
 from sftkit.core.rows import IGNORE_INDEX
 from sftkit.errors import ConfigError
@@ -62,8 +65,9 @@ def run(output: Path, talks: list[list[Message]], *, template: str = REASONING, 
     rows = [{"messages": messages, "id": number} for number, messages in enumerate(talks)]
     source = write_jsonl(output.parent / f"{output.name}.jsonl", rows)
     keys = {"data_handlers": [handler(CHAT)], "retain_columns": ("id",), **more.pop("keys", {})}
+    processor = {"chat_template": template, **more.pop("processor", {})}
     options: dict[str, Any] = {"model_name_or_path": "sample:model", "render": "per_turn", **more}
-    return preprocess(output, dataset(source, **keys), processor={"chat_template": template}, **options)
+    return preprocess(output, dataset(source, **keys), processor=processor, **options)
 
 
 def texts(output: Path, split: str = "train") -> list[tuple[str, list[str]]]:
@@ -116,7 +120,8 @@ def test_turns_that_a_later_sample_begins_with_are_trained_in_it(tmp_path: Path)
 
 @pytest.mark.parametrize("split", [{}, {"val_size": 0.3}])
 def test_an_ordinary_template_gives_the_same_bytes(tmp_path: Path, split: dict[str, Any]) -> None:
-    for render in ("once", "per_turn"):
+    exact = {}
+    for render in ("once", "per_turn", "auto"):
         config = PreprocessConfig(
             output_dir=str(tmp_path / render),
             training_data_path=("sample:conversations.jsonl",),
@@ -125,8 +130,85 @@ def test_an_ordinary_template_gives_the_same_bytes(tmp_path: Path, split: dict[s
             num_workers=1,
             **split,
         )
-        assert build(plan(config), SilentProgress()).rows_added == 0
-    assert shard_bytes(tmp_path / "once") == shard_bytes(tmp_path / "per_turn") != {}
+        manifest = build(plan(config), SilentProgress())
+        assert manifest.rows_added == 0
+        exact[render] = manifest.inference_exact
+    assert exact == {"once": None, "per_turn": True, "auto": True}
+    assert shard_bytes(tmp_path / "once") == shard_bytes(tmp_path / "per_turn") == shard_bytes(tmp_path / "auto") != {}
+
+
+def tokens_of(manifest: Manifest) -> int:
+    return sum(split.tokens for split in manifest.splits.values())
+
+
+def test_auto_renders_turn_by_turn_where_a_turn_would_lose_its_reasoning(tmp_path: Path) -> None:
+    talks = [talk("a", "b", ""), talk("", "", ""), talk("", "c"), talk("a", "")]
+    once = run(tmp_path / "once", talks, render="once")
+    per_turn = run(tmp_path / "per_turn", talks)
+    manifest = run(tmp_path / "out", talks, render="auto")
+    assert written(tmp_path / "out") == written(tmp_path / "per_turn")
+    assert [row["id"] for row in written(tmp_path / "out")] == [0, 0, 0, 1, 2, 3, 3]
+    more = tokens_of(manifest) - tokens_of(once)
+    assert manifest.inference == per_turn.inference == InferenceCounts(7, 0, 0, 2, 5, more)
+    assert (once.inference_exact, once.inference) == (None, None)
+    assert manifest.inference_exact is per_turn.inference_exact is True
+    line = (
+        "2 conversations are rendered turn by turn (render: auto), because the chat template changes earlier turns: "
+        f"5 samples, {more:+,} tokens"
+    )
+    assert list(inference_lines(manifest)) == [
+        line,
+        "every trained token follows the tokens that the model gets at inference",
+    ]
+    assert f"inference: {line}" in sftkit("inspect-shards", tmp_path / "out", "--rows", 0).out
+
+
+def test_auto_leaves_turns_without_an_empty_block_of_reasoning(tmp_path: Path) -> None:
+    block = "{{ '<think></think>' if loop.last and not m.reasoning_content and m.role == 'assistant' }}"
+    template = REASONING.replace("{{ m.content", block + "{{ m.content")
+    manifest = run(tmp_path / "out", [talk("", ""), talk("a", "")], template=template, render="auto")
+    assert [row["id"] for row in written(tmp_path / "out")] == [0, 1, 1]
+    assert manifest.inference_exact is True
+    assert run(tmp_path / "per_turn", [talk("", "")], template=template).rows_written == 2
+
+
+def test_auto_trains_the_stop_token_of_inference(tmp_path: Path) -> None:
+    template = REASONING.replace(
+        "'<|im_end|>\\n'", "('<|endoftext|>' if loop.last and m.role == 'assistant' else '<|im_end|>\\n')"
+    )
+    manifest = run(tmp_path / "out", [talk("", "")], template=template, render="auto")
+    assert (manifest.rows_written, manifest.inference_exact) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"train_on": "all"},
+        {"reasoning": "last_only"},
+        {"train_on_stop": "last"}, {"roles_to_train": ("user",)},
+        {"overflow": "split_turns", "max_seq_length": 99},
+    ],
+    ids=str,
+)
+def test_auto_is_once_beside_keys_that_go_without_samples(tmp_path: Path, keys: dict[str, Any]) -> None:
+    talks = [talk("a", "b"), talk("", "c")]
+    run(tmp_path / "once", talks, render="once", **keys)
+    manifest = run(tmp_path / "auto", talks, render="auto", **keys)
+    assert shard_bytes(tmp_path / "once") == shard_bytes(tmp_path / "auto")
+    assert (manifest.inference_exact, manifest.inference) == (None, None)
+
+
+def test_starts_that_are_cut_off_are_not_exact(tmp_path: Path) -> None:
+    manifest = run(tmp_path / "out", [talk("", "")], render="auto", max_seq_length=20, overflow="truncate_left")
+    assert manifest.inference_exact is False
+
+
+@pytest.mark.parametrize("method", ["exact", "near"])
+def test_a_repeated_conversation_is_removed_with_all_its_samples(tmp_path: Path, method: str) -> None:
+    long = " ".join(f"word{number}" for number in range(60))
+    talks = [talk(f"{long} a", f"{long} b"), talk("x", "y", "z"), talk(f"{long} a", f"{long} b")]
+    run(tmp_path / "out", talks, render="auto", processor={"deduplicate": DeduplicateConfig(method=method)})
+    assert [row["id"] for row in written(tmp_path / "out")] == [0, 0, 1, 1, 1]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -210,6 +292,9 @@ def test_a_prompt_that_a_turn_does_not_begin_with_is_reported(tmp_path: Path) ->
     assert manifest.audit is not None
     [found] = [each for each in manifest.audit.findings if each.rule == "prompt_mismatch"]
     assert (found.rows, found.examples) == (1, (f"{tmp_path / 'out.jsonl'}:2",))
+    assert manifest.inference_exact is False
+    assert manifest.inference is not None
+    assert (manifest.inference.inexact_turns, manifest.inference.rows) == (1, 4)
 
 
 def test_samples_that_are_too_long(tmp_path: Path) -> None:
@@ -229,12 +314,20 @@ def test_a_turn_that_the_template_refuses_is_named(tmp_path: Path) -> None:
     [bad] = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()]
     reason = "the conversation up to message 1: the chat template cannot render this row: never last"
     assert (manifest.quarantined, bad["row"], bad["reason"]) == (1, 1, reason)
+    automatic = run(tmp_path / "auto", talks, template=refusing, render="auto")
+    assert [row["id"] for row in written(tmp_path / "auto")] == [0, 1, 1]
+    assert automatic.inference_exact is False
+    assert "1 turn does not follow the prompt of inference, or it is not known: in 1 of 3 rows" in shown(automatic)
 
 
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"max_samples_per_row": 2}, "max_samples_per_row is given without render=per_turn; set both, or leave it out"),
+        (
+            {"max_samples_per_row": 2, "render": "once"},
+            "max_samples_per_row is given, and conversations are rendered once (render=once, or a key that "
+            "render=per_turn cannot be combined with); leave it out",
+        ),
         ({"render": "per_turn", "max_samples_per_row": 0}, "max_samples_per_row must be 1 or more, not 0"),
         (
             {"render": "per_turn", "train_on": "all"},
@@ -270,6 +363,6 @@ def test_per_turn_needs_conversations(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="render=per_turn renders conversations, but no data set has the handler"):
         plan(config)
     assert (
-        "render must be one of once, per_turn, not 'each'"
+        "render must be one of auto, once, per_turn, not 'each'"
         in sftkit("preprocess", "--training_data_path", source, "--render", "each", "--output_dir", tmp_path / "o").err
     )

@@ -418,6 +418,8 @@ ROWS = [
     option("train_on", "last_assistant", ALL, kind="chats"),
     option("train_on", "first_assistant", ALL, kind="chats"),
     option("render", "per_turn", ALL, kind="chats", same=True),
+    option("render", "once", ALL, kind="chats", same=True),
+    option("render", "once", NONE, kind="pairs", same=True, done=True, name="how conversations are rendered, of pairs"),
     Case("samples per row", lambda world: world.config.update(render="per_turn", max_samples_per_row=9), ALL,
          kind="chats", same=True, keys=("max_samples_per_row",)),
     option("reasoning", "mask", ALL, kind="chats"),

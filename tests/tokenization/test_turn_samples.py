@@ -1,4 +1,4 @@
-"""`render: per_turn`: the samples of conversations, checked against transformers for every template of the tests.
+"""`render: per_turn` and `auto`: samples of conversations, checked against transformers for the templates of the tests.
 
 The oracle knows nothing of how samples are found: it renders the prompt of each turn, and the conversation up to it,
 with `apply_chat_template`, and compares tokens.
@@ -6,7 +6,9 @@ with `apply_chat_template`, and compares tokens.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -14,12 +16,15 @@ import numpy as np
 import pytest
 from test_template_zoo import FAST, adapted_messages, template_variables
 
+from sftkit.config.schema.option_values import AUTO
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import IGNORE_INDEX, Row
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
+from sftkit.tokenization.conversation_preparer import ConversationPreparer
 from sftkit.tokenization.conversations import is_assistant
 from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec
+from sftkit.tokenization.samples.row_samples import RowSamples
 from template_zoo import CASES
 from template_zoo.conversations import ADD, CONVERSATIONS, ONE_CALL, Conversation, assistant, result, system, user
 from template_zoo.model import Case, Style
@@ -94,6 +99,21 @@ def make_tokenizer(tokenizer_path: Callable[[str], str]) -> MakeTokenizer:
     return make
 
 
+def replaced(tokenizer: ChatTokenizer, render: str) -> ConversationPreparer:
+    """The same with another value of `render`."""
+    own = tokenizer.conversations
+    return ConversationPreparer(replace(own._spec, render=render), own._engines, own._reader, own._supervision)
+
+
+def samples_of(tokenizer: ChatTokenizer, conversations: ConversationPreparer, row: Row) -> RowSamples:
+    """The samples of a conversation as a run finds them: all tokens are compared if the first rows are not exact."""
+    found = conversations.samples(row, "messages", None)
+    encoded = tokenizer.encode_prepared([conversations.prepare(each, "messages") for each in found.rows])
+    if encoded.inexact is None or not encoded.inexact.any():
+        return found
+    return conversations.samples(row, "messages", None, compares_all_tokens=True)
+
+
 def made(tokenizer: ChatTokenizer, row: Row) -> Sample:
     prepared = tokenizer.conversations.prepare(row, "messages")
     encoded = tokenizer.encode_prepared([prepared])
@@ -153,6 +173,52 @@ def apart(tokenizer: ChatTokenizer, case: Case, turn: int) -> list[int]:
     return [*pieces[0], *pieces[1]]
 
 
+EMPTY_REASONING = re.compile(r"\s*(<(think|reasoning|thought)>\s*</\2>|\[THINK\]\s*\[/THINK\])")
+
+
+def forms_of_turns(tokenizer: ChatTokenizer, case: Case) -> Iterator[tuple[int, list[int]]]:
+    """For each turn, the number of tokens of its prompt, and the tokens of the prompt and the turn at inference.
+
+    A turn without reasoning may also lack the empty block of reasoning that some templates write at the end.
+    """
+
+    def ids(text: str) -> list[int]:
+        return list(tokenizer.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    for turn in (index for index, each in enumerate(case.conversation.row["messages"]) if is_assistant(each)):
+        try:
+            prompt, bare, whole = (
+                text_of(tokenizer, case, *each) for each in ((turn, True), (turn, False), (turn + 1, False))
+            )
+        except Exception:  # the template refuses to write one of them
+            continue
+        if not whole.startswith(prompt):
+            continue
+        answer, start = whole[len(prompt) :], 0 if prompt == bare else len(ids(prompt))
+        yield start, ids(whole)
+        yield start, ids(prompt) + ids(answer)
+        if empty := EMPTY_REASONING.match(answer):
+            rest = answer[empty.end() :]
+            for space in range(len(rest) - len(rest.lstrip()) + 1):
+                yield start, ids(prompt) + ids(rest[space:])
+                yield start, ids(prompt + rest[space:])
+
+
+def check_as_inference(forms: Sequence[tuple[int, list[int]]], stops: set[int], sample: Sample) -> None:
+    """Check that each trained token follows the tokens of a prompt and of its own turn."""
+    good: set[int] = set()
+    for start, form in forms:
+        shared = next(
+            (k for k, pair in enumerate(zip(sample.ids, form, strict=False)) if pair[0] != pair[1]), len(form)
+        )
+        shared = min(shared, len(sample.ids))
+        good.update(range(start, shared))
+        # Some templates write the stop token of a turn only if a message follows.
+        if shared == len(form) and shared < len(sample.ids) and sample.ids[shared] in stops:
+            good.add(shared)
+    assert {*sample.trained} <= good
+
+
 def turns_of(messages: Sequence[Message]) -> list[int]:
     return [index for index, each in enumerate(messages) if is_assistant(each) and each.get("train", True)]
 
@@ -197,7 +263,7 @@ def test_every_trained_token_follows_what_inference_sees(make_tokenizer: MakeTok
     except RowError:
         once = None
     try:
-        found = tokenizer.conversations.samples(row, "messages", None)
+        found = samples_of(tokenizer, tokenizer.conversations, row)
         rows = [made(tokenizer, each) for each in found.rows]
         own = {turn: sample_of(tokenizer, row, turn, turn) for turn in turns_of(row["messages"])}
     except RowError:
@@ -223,8 +289,19 @@ def test_every_trained_token_follows_what_inference_sees(make_tokenizer: MakeTok
     if own:
         assert len(rows) == maximal(tokenizer, row, own)
         assert found.differs_from_prompts is any(True for _ in differing(tokenizer, case, own))
-    if once is not None and all(
+    if once is None:
+        return
+    automatic = samples_of(tokenizer, replaced(tokenizer, AUTO), row)
+    assert automatic.rows in ([row], found.rows)
+    if automatic.differing or automatic.unknown:
+        assert found.differing or found.unknown
+    else:
+        forms = list(forms_of_turns(tokenizer, case))
+        stops = {*tokenizer.tokenizer.convert_tokens_to_ids([*tokenizer.stop_tokens, *case.style.special])}
+        for each in automatic.rows:
+            check_as_inference(forms, stops, made(tokenizer, each))
+    if all(
         begins_with(once.ids, sample.ids[: ends[turn]]) and {*sample.trained} <= {*once.trained}
         for turn, sample in own.items()
     ):
-        assert found.rows == [row], "an ordinary conversation became something else"
+        assert found.rows == automatic.rows == [row], "an ordinary conversation became something else"

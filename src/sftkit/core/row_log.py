@@ -12,6 +12,7 @@ import numpy as np
 
 from sftkit.core.accounting.cuts import Cuts, LongRows, RowCut
 from sftkit.core.accounting.file_log import FileLog
+from sftkit.core.accounting.inference_counts import InferenceCounts
 from sftkit.core.accounting.removed_row import RemovedRow, removed_row
 from sftkit.core.accounting.row_notes import RowNotes
 from sftkit.core.accounting.unused_columns import count_column
@@ -121,6 +122,8 @@ class RowLog:
     quarantined later."""
     unused_columns: Counter[str] = field(default_factory=Counter)
     """Number of rows in which a column is filled, for columns that are not used."""
+    inference: InferenceCounts = field(default_factory=InferenceCounts)
+    """How rows of conversations compare with inference. May include rows that were dropped or quarantined later."""
     kind: str = UNUSABLE
     """Kind of the rows this log quarantines: UNREADABLE or UNUSABLE."""
     handler: str = ""

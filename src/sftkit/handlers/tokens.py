@@ -12,7 +12,7 @@ import numpy as np
 from sftkit.config.fields import option
 from sftkit.config.fms.tokenizer_call import TokenizerCall, read_tokenizer_kwargs
 from sftkit.core.accounting.cuts import cut_before_answer, find_long_rows
-from sftkit.core.accounting.row_notes import BOUNDARY_MERGED, EMPTY_ANSWER, PROMPT_MISMATCH
+from sftkit.core.accounting.row_notes import BOUNDARY_MERGED, EMPTY_ANSWER, PROMPT_MISMATCH, RowNotes
 from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import RowLog
 from sftkit.core.rows import (
@@ -231,21 +231,25 @@ class TokenizeAndApplyChatTemplateWithMasking(Handler):
 
         def step(batch: Batch, log: RowLog) -> Batch:
             batch, prepared = map_rows(batch, log, prepare)
-            batch = batch.with_rows([each.row for each in prepared])
-            for number, each in zip(batch.numbers.tolist(), prepared, strict=True):
-                log.note(number, each.notes)
             with locate_engine_differences(batch):
                 encoded = tokenizer.encode_prepared(prepared)
-            if encoded.inexact is not None:
-                log.flag_rows(PROMPT_MISMATCH, batch.numbers, encoded.inexact)
-            log.forget_cuts(batch.numbers)
-            if self.max_seq_length is not None:
-                long = find_long_rows(encoded.labels, self.max_seq_length)
-                log.cut(batch.numbers, long, cut_before_answer(self.max_seq_length))
-                encoded = encoded.truncate(np.full(len(batch), self.max_seq_length, np.int64))
-            return add_token_columns(batch, encoded)
+            rows, notes = [each.row for each in prepared], [each.notes for each in prepared]
+            return self.finish(batch.with_rows(rows), notes, encoded, log)
 
         return step
+
+    def finish(self, batch: Batch, notes: Sequence[RowNotes], encoded: LabeledTokens, log: RowLog) -> Batch:
+        """Return the rows of a batch with their tokens, and log what was noticed about each."""
+        for number, noticed in zip(batch.numbers.tolist(), notes, strict=True):
+            log.note(number, noticed)
+        if encoded.inexact is not None:
+            log.flag_rows(PROMPT_MISMATCH, batch.numbers, encoded.inexact)
+        log.forget_cuts(batch.numbers)
+        if self.max_seq_length is not None:
+            long = find_long_rows(encoded.labels, self.max_seq_length)
+            log.cut(batch.numbers, long, cut_before_answer(self.max_seq_length))
+            encoded = encoded.truncate(np.full(len(batch), self.max_seq_length, np.int64))
+        return add_token_columns(batch, encoded)
 
 
 def add_token_columns(batch: Batch, encoded: LabeledTokens) -> Batch:

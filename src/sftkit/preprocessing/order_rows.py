@@ -10,7 +10,7 @@ import numpy as np
 from sftkit.config.mix_validation import keys_about_tokens
 from sftkit.config.schema.data_config import TOKENS, TRAINED_TOKENS
 from sftkit.config.schema.mix_choices import amount_of
-from sftkit.config.schema.option_values import FMS, PER_TURN
+from sftkit.config.schema.option_values import FMS, SPLIT_TURNS
 from sftkit.config.schema.order_choice import read_row_order
 from sftkit.core.rows import Offsets
 from sftkit.core.splits import TRAIN, VALIDATION
@@ -100,7 +100,7 @@ def _mix_sources(plan: Plan, staged: Sequence[StagedUnit], usable: Indices) -> l
     unit_of = np.searchsorted(np.cumsum([unit.rows for unit in staged]), usable, side="right")
     counts = np.bincount(dataset_of[unit_of], minlength=len(numbers)).tolist()
     as_fms = plan.config.compat == FMS
-    conversations = conversations_of(staged) if plan.config.render == PER_TURN else None
+    conversations = conversations_of(staged) if plan.config.overflow != SPLIT_TURNS else None
     sources, filled = [], {file.file.dataset for file in plan.files}
     for number, (dataset, rows) in enumerate(zip(plan.recipe.datasets, counts, strict=True)):
         if dataset.name not in filled:  # of an addition to a data set

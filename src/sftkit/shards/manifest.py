@@ -15,6 +15,7 @@ from sftkit.config.binding import Problem, bind_config
 from sftkit.config.fields import to_plain_data
 from sftkit.config.schema.option_values import PER_TURN, SPLIT_TURNS
 from sftkit.core.accounting.cuts import Cuts
+from sftkit.core.accounting.inference_counts import InferenceCounts
 from sftkit.errors import OutputError
 from sftkit.shards.recorded_config import recorded_config_problem
 from sftkit.shards.source_info import SourceInfo
@@ -23,10 +24,11 @@ from sftkit.storage.files import read_bytes
 from sftkit.storage.paths import AnyPath
 from sftkit.storage.retry import error_reason
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Version 2: the token over the boundary of a pair carries a loss, and a rendered text has one BOS token. Version 3: a
 turn of a conversation starts after the longest part of its generation prompt that it begins with. Version 4: `cuts`
-and `columns_not_used`; `shuffle` of a data set is null where the config does not set it."""
+and `columns_not_used`; `shuffle` of a data set is null where the config does not set it. Version 5: conversations
+become samples of their turns where their template changes history (`render: auto`); `inference_exact`."""
 
 _TIMES = ("seconds", "worker_seconds", "rows_by_programs")
 _EXECUTORS = ("executor", "ray_address")
@@ -207,7 +209,12 @@ class Manifest:
     """What of conversations the chat template did not render: the number of rows by key, of messages (`name`) or of the
     row (`tools`); `role: tool` stands for whole messages of a role."""
     rows_added: int = 0
-    """Rows that rows were split into (`overflow: split_turns`, `render: per_turn`), beyond the first of each."""
+    """Rows that rows became (`overflow: split_turns`, `render: auto` or `per_turn`), beyond the first of each."""
+    inference_exact: bool | None = None
+    """Whether every trained token follows the tokens of its prompt at inference, and those of its own turn. None if
+    this was not established for all rows: `render: once`, and rows that are not conversations."""
+    inference: InferenceCounts | None = None
+    """How conversations compare with inference, and what they became; None where that was not established for any."""
     function_inputs: Mapping[str, str] = field(default_factory=dict)
     """Path -> sha256 of the files that user functions read while they ran."""
     files: Mapping[str, str] = field(default_factory=dict)
@@ -242,7 +249,7 @@ class Manifest:
     @property
     def adds_rows(self) -> str:
         """The value of the option that made several rows of one: `split_turns` or `per_turn`."""
-        return PER_TURN if self.config.get("render") == PER_TURN else SPLIT_TURNS
+        return SPLIT_TURNS if self.config.get("overflow") == SPLIT_TURNS else PER_TURN
 
     def to_json(self) -> str:
         """Return the manifest as indented JSON, with keys in the order of the fields."""

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, replace
 
 from sftkit.config.fields import to_plain_data
+from sftkit.config.render_validation import rendering_of
 from sftkit.config.schema.option_values import ANY, INFERENCE, NO_COMPAT, ONCE
 from sftkit.config.schema.shared_options import DataOptions
 from sftkit.sandbox.chat_templates import today
@@ -43,7 +44,7 @@ class ChatTokenizerSpec:
     token_kinds: bool = False
     """Whether the kind of every trained token is found."""
     render: str = ONCE
-    """`once`, or `per_turn` if conversations become samples."""
+    """`once`, or `per_turn` or `auto` if conversations may become samples."""
     template_date: str | None = None
     """The day that chat templates are given, as YYYY-MM-DD; None for today."""
     tool_calls: str = "keep"
@@ -107,7 +108,7 @@ def chat_tokenizer_spec(config: DataOptions, size: int) -> ChatTokenizerSpec:
         compat=config.compat,
         drop_empty_answers=config.drop_empty_answers,
         token_kinds=config.token_kinds,
-        render=config.render,
+        render=rendering_of(config),
         chat_template_kwargs=json.dumps(to_plain_data(config.chat_template_kwargs), sort_keys=True),
         template_date=config.template_date or today(),
     )

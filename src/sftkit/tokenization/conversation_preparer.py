@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
-from sftkit.config.schema.option_values import INFERENCE, PER_TURN
+from sftkit.config.schema.option_values import AUTO, INFERENCE, JOINT, ONCE, PER_TURN
 from sftkit.core.accounting.row_notes import (
     EMPTY_ANSWER,
     LOSS_FLAG_UNUSED,
@@ -34,9 +35,11 @@ from sftkit.tokenization.masking.train_on import ALL
 from sftkit.tokenization.masking.turns.turn_finder import TurnFinder
 from sftkit.tokenization.omissions.omission_finder import OmissionFinder
 from sftkit.tokenization.rendering.reference_renderer import record_if_possible
+from sftkit.tokenization.samples.prompt_renderer import PromptRenderer
 from sftkit.tokenization.samples.row_samples import RowSamples, samples_as_rows
 from sftkit.tokenization.samples.sample_finder import SampleFinder
 from sftkit.tokenization.samples.sample_flags import history_length
+from sftkit.tokenization.samples.whole_conversation import WholeCheck
 from sftkit.tokenization.special_token_matcher import SpecialTokenMatcher
 from sftkit.tokenization.templates.recording import Recording
 from sftkit.tokenization.tokenizer_engines import TokenizerEngines
@@ -44,8 +47,20 @@ from sftkit.tokenization.verification import VerificationSampler
 
 _NOT_EMPTY = (
     "empty_reasoning=add: a turn does not begin with the empty block of reasoning of its prompt, because the chat "
-    "template writes it without; set render=per_turn for conversations with several turns"
+    "template writes it without; set render=auto for conversations with several turns"
 )
+
+
+class _Read(NamedTuple):
+    """A conversation as the template takes it."""
+
+    row: Row
+    """The row, with special tokens in its contents escaped if the config asks for it."""
+    conversation: Conversation
+    skips_reasoning: bool
+    """Whether it is rendered with an empty block of reasoning in its prompts (`empty_reasoning: add`)."""
+    has_special: bool
+    """Whether its contents have special tokens."""
 
 
 class ConversationPreparer:
@@ -117,21 +132,31 @@ class ConversationPreparer:
         recording = self._render(conversation)
         return recording.text, self._omissions.find(conversation, recording)
 
-    def prepare(self, row: Row, column: str | None) -> PreparedConversation:
+    def prepare(self, row: Row, column: str | None, *, is_sample: bool = False) -> PreparedConversation:
         """Do everything with the conversation of a row that comes before its text is encoded, and note what is odd.
+
+        Args:
+            row: the row.
+            column: the column of its messages; None if the template takes the whole row.
+            is_sample: whether another row trains the turns before the first trained one.
 
         Raises:
             RowDroppedError: as `screen`; or all answers are empty, and the config drops such rows.
             RowError: as `screen` and `find_trained_spans`; or a message of an unknown role is not rendered.
         """
-        row, conversation, has_special = self._read_screened(row, column)
-        conversation, skips_reasoning = self.empty_reasoning.apply(conversation)
+        read = self._read_applied(row, column)
+        return self._prepare(*read, self._history(read[1], is_sample=is_sample))[1]
+
+    def _prepare(
+        self, row: Row, conversation: Conversation, skips_reasoning: bool, has_special: bool, history: int
+    ) -> tuple[Recording, PreparedConversation]:
+        """Prepare a conversation that was read, whose first messages are only the history of what is trained."""
         in_parts = self._needs_parts(conversation)
         recording, trained, ends = (self.parts.find_parts if in_parts else self._find_spans)(conversation)
         ends = self._encoded_apart(ends)
         if skips_reasoning and self._differs_from_prompts(conversation, ends):
             raise RowError(_NOT_EMPTY)
-        notes = self._omissions.find(conversation, recording, self._history(conversation))
+        notes = self._omissions.find(conversation, recording, history)
         rules = [SPECIAL_TOKEN_IN_CONTENT] if has_special else []
         if self.empty_answers.check(conversation):
             rules.append(EMPTY_ANSWER)
@@ -141,7 +166,7 @@ class ConversationPreparer:
             rules.append(PROMPT_MISMATCH)
         if rules:
             notes = RowNotes((*notes.rules, *rules), notes.not_rendered)
-        return PreparedConversation(row, recording.text, trained, notes, in_parts, ends)
+        return recording, PreparedConversation(row, recording.text, trained, notes, in_parts, ends)
 
     def _encoded_apart(self, ends: list[int]) -> list[int]:
         """Return those of the ends of prompts at which prompt and answer are encoded apart."""
@@ -154,23 +179,70 @@ class ConversationPreparer:
         messages = [] if conversation.plain is not None else messages_of(conversation)
         return have_weights(messages) or self._supervision.needs_parts(messages)
 
-    def _history(self, conversation: Conversation) -> int:
-        """Return how many messages are only the history of what is trained; with `render: once`, none."""
-        if self._spec.render != PER_TURN or not conversation.has_messages:
+    def _history(self, conversation: Conversation, *, is_sample: bool) -> int:
+        """Return how many messages are only the history of what is trained."""
+        if not (is_sample or self._spec.render == PER_TURN) or not conversation.has_messages:
             return 0
         return history_length(conversation.message_list, self._supervision)
 
-    def samples(self, row: Row, column: str | None, most: int | None) -> RowSamples:
-        """Return the rows that the conversation of a row becomes with `render: per_turn`.
+    def samples(
+        self, row: Row, column: str | None, most: int | None, *, compares_all_tokens: bool = False
+    ) -> RowSamples:
+        """Return the rows that the conversation of a row becomes with `render: per_turn`, or with `auto`.
+
+        Args:
+            row: the row.
+            column: the column of its messages; None if the template takes the whole row.
+            most: the most of them that are allowed; None for any number.
+            compares_all_tokens: as in `SampleFinder.find`.
 
         Raises:
             RowDroppedError: as `screen`; or there are more than `most` of them.
-            RowError: as `screen` and `SampleFinder.find`.
+            RowError: as `screen` and `SampleFinder.find`; with `auto` only as `prepare`.
         """
-        _, conversation, _ = self._read_screened(row, column)
-        conversation, _ = self.empty_reasoning.apply(conversation)
-        found, differs = self._sample_finder.find(conversation, most)
-        return samples_as_rows(row, column, conversation, found, self._supervision, differs_from_prompts=differs)
+        read = self._read_applied(row, column)
+        whole = self._prepare_whole(read) if self._spec.render == AUTO else None
+        conversation = read[1]
+        if whole is not None and not compares_all_tokens and self._stands_as_at_inference(conversation, *whole):
+            return RowSamples([row], whole=whole[1])
+        try:
+            found = self._sample_finder.find(conversation, most, compares_all_tokens=compares_all_tokens)
+            rows = samples_as_rows(row, column, conversation, found.samples, self._supervision)
+        except RowError:
+            if whole is None:
+                raise
+            return RowSamples([row], unknown=1, whole=whole[1])
+        if found.samples.is_whole:
+            return RowSamples(rows, found.differing, found.unknown, whole=whole[1] if whole is not None else None)
+        once = self._prompts.render(conversation) if whole is None else whole[1].text
+        return RowSamples(rows, found.differing, found.unknown, text_once=once)
+
+    def _prepare_whole(self, read: _Read) -> tuple[Recording, PreparedConversation] | None:
+        """Prepare a conversation as `render: once` does.
+
+        Returns:
+            None if its turns lack the empty blocks of reasoning that samples of them may have.
+
+        Raises:
+            RowDroppedError, RowError: as `prepare`.
+        """
+        try:
+            return self._prepare(*read, 0)
+        except RowError:
+            if read.skips_reasoning:
+                return None
+            raise
+
+    def _stands_as_at_inference(
+        self, conversation: Conversation, recording: Recording, whole: PreparedConversation
+    ) -> bool:
+        spans = [] if whole.in_parts else whole.trained
+        return conversation.has_messages and self._whole_check.is_exact(conversation, recording, spans)
+
+    def _read_applied(self, row: Row, column: str | None) -> _Read:
+        """Read as `_read_screened`, and apply `empty_reasoning`; raises as both."""
+        row, conversation, has_special = self._read_screened(row, column)
+        return _Read(row, *self.empty_reasoning.apply(conversation), has_special)
 
     def _read_screened(self, row: Row, column: str | None) -> tuple[Row, Conversation, bool]:
         """Apply `special_tokens_in_content`, and read the conversation of a row for the template.
@@ -191,7 +263,15 @@ class ConversationPreparer:
     @cached_property
     def _sample_finder(self) -> SampleFinder:
         is_apart = self._spec.boundary == INFERENCE
-        return SampleFinder(self._engines, self._supervision, self.stop_tokens, encodes_apart=is_apart)
+        return SampleFinder(self._engines, self._supervision, self.stop_tokens, self._prompts, encodes_apart=is_apart)
+
+    @cached_property
+    def _whole_check(self) -> WholeCheck:
+        return WholeCheck(self._engines, self._supervision, self._prompts)
+
+    @cached_property
+    def _prompts(self) -> PromptRenderer:
+        return PromptRenderer(self._engines)
 
     @cached_property
     def parts(self) -> KindMarker:
@@ -231,6 +311,8 @@ class ConversationPreparer:
         Both the text and its tokens are compared. Only a sample of the rows is checked: the first rows of each unit and
         a fraction of the others. Long rows are skipped, since each of their prompts is long.
         """
+        if self._spec.render != ONCE and self._spec.boundary != JOINT:
+            return False  # the prompts of all turns are compared
         if self._spec.train_on == ALL or not self._prompt_sampler.take_next():
             return False
         return self._differs_from_prompts(conversation, ends)

@@ -21,6 +21,7 @@ from sftkit.tokenization.engines import ENCODER, RENDERER, EnginePolicy, Unsuppo
 from sftkit.tokenization.loading.tokenizer_identity import backend_json
 from sftkit.tokenization.loading.tokenizer_loading import TokenizerSpec, load_tokenizer
 from sftkit.tokenization.rendering.compiled_renderer import CompiledRenderer
+from sftkit.tokenization.rendering.program_renderer import ProgramRenderer
 from sftkit.tokenization.rendering.reference_renderer import ReferenceRenderer, Renderer
 from sftkit.tokenization.verification import VerificationSampler, VerifiedEncoder, VerifiedFunction
 
@@ -169,6 +170,11 @@ class TokenizerEngines:
                 return reference(conversation)
 
         return function
+
+    @property
+    def programs(self) -> ProgramRenderer | None:
+        """The programs of the fast renderer; None if there is none."""
+        return None if self._fast_renderer is None else self._fast_renderer.programs
 
     @cached_property
     def _fast_encoder(self) -> FastEncoder | None:

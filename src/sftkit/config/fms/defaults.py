@@ -16,6 +16,7 @@ FMS_DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {
         "max_seq_length": 4096,
         "boundary": "joint",
+        "render": "once",
         "torch_dtype": "bfloat16",
         "lora_r": 8,
         "lora_dropout": 0.05,

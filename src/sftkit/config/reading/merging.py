@@ -20,6 +20,7 @@ from sftkit.config.fms.defaults import with_compat_defaults
 from sftkit.config.reading.config_files import LITERAL_KEYS, escape, read_config_file
 from sftkit.config.reading.interpolated import mark_interpolated
 from sftkit.config.schema.data_config import DatasetConfig
+from sftkit.config.schema.option_values import ONCE
 from sftkit.config.schema.shared_options import DataOptions
 from sftkit.config.untrusted import (
     DATA_CONFIG,
@@ -51,6 +52,8 @@ _NOT_REPEATED_FROM_MANIFESTS = {
 }
 _SHUFFLE_MAY_BE_OFF = 4
 """The `format_version` since which `shuffle: false` in a manifest is what the user set, and not the default."""
+_RENDERED_PER_TURN = 5
+"""The `format_version` since which `render` is `auto` where a config does not set it."""
 _MANIFEST_KEYS = frozenset({"format_version", "fingerprint"})
 
 
@@ -198,6 +201,8 @@ def _repeated_from_manifest(path: str, config: Any, version: Any) -> dict[str, A
             "--config file of your own"
         )
     repeated = {str(key): value for key, value in config.items() if key not in _NOT_REPEATED_FROM_MANIFESTS}
+    if isinstance(version, int) and version < _RENDERED_PER_TURN:
+        repeated.setdefault("render", ONCE)
     may_be_off = not isinstance(version, int) or version >= _SHUFFLE_MAY_BE_OFF
     repeated["datasets"] = [
         _repeated_dataset(dataset, shuffle_may_be_off=may_be_off) if isinstance(dataset, Mapping) else dataset

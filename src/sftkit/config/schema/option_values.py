@@ -10,8 +10,9 @@ NO_COMPAT, FMS = "none", "fms"
 SPLIT_TURNS = "split_turns"
 """The value of `overflow` for conversations that are split into several rows."""
 
-ONCE, PER_TURN = "once", "per_turn"
-"""The values of `render`: a conversation is rendered once, or as the model sees it at each of its trained turns."""
+ONCE, PER_TURN, AUTO = "once", "per_turn", "auto"
+"""The values of `render`: a conversation is rendered once, or as the model sees it at each of its trained turns; `auto`
+does the second where the first would train a turn after another prompt, or without its reasoning."""
 
 ANY, INNER = "any", "inner"
 """The values of `range_edges`: tokens are trained if any of their characters is, or if all are."""

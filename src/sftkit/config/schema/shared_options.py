@@ -11,6 +11,7 @@ from sftkit.config.schema.data_config import DatasetConfig
 from sftkit.config.schema.option_values import (
     ANY,
     ASSISTANT,
+    AUTO,
     FMS,
     INFERENCE,
     INNER,
@@ -65,20 +66,20 @@ class DataOptions(SourceOptions):
         "the content does, and the stop token after it.",
     )
     render: str = option(
-        ONCE,
-        choices=(ONCE, PER_TURN),
+        AUTO,
+        choices=(AUTO, ONCE, PER_TURN),
         panel=_ROWS,
         changes_rows=True,
         help="once: render each conversation once; per_turn: train each assistant turn after the prompt that the model "
-        "gets for it at inference, with as few samples of a conversation as its chat template allows. For templates "
-        "that remove reasoning or messages from earlier turns.",
+        "gets for it at inference, with as few samples of a conversation as its chat template allows; auto: per_turn "
+        "for conversations in which a turn would have another prompt or lose its reasoning, else once.",
     )
     max_samples_per_row: int | None = option(
         None,
         minimum=1,
         panel=_ROWS,
         changes_rows=True,
-        help="With `render: per_turn`, drop conversations that need more samples. Default: no limit.",
+        help="With `render: auto` and `per_turn`, drop conversations that need more samples. Default: no limit.",
     )
     boundary: str = option(
         INFERENCE,

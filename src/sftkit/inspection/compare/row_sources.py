@@ -64,7 +64,7 @@ def find_row_sources(manifest: Manifest | None) -> RowSources | None:
     """
     if manifest is None or any(split.pack_length is not None for split in manifest.splits.values()):
         return None
-    if manifest.rows_added and manifest.config.get("render") == PER_TURN:
+    if manifest.rows_added and manifest.adds_rows == PER_TURN:
         return None  # which rows are split off depends on how many each conversation became
     parts = []
     for keys in manifest.config.get("datasets") or ():

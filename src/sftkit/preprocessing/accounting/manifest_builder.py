@@ -21,6 +21,7 @@ from sftkit.core.progress import sum_seconds
 from sftkit.core.token_kinds import KIND_NUMBERS, TOKEN_KINDS
 from sftkit.ordering.splitting import Indices
 from sftkit.preprocessing.accounting.column_report import reported_columns
+from sftkit.preprocessing.accounting.inference_accounts import inference_counts, is_inference_exact
 from sftkit.preprocessing.accounting.mix_counts import MixCounts
 from sftkit.preprocessing.accounting.row_counts import RowCounts
 from sftkit.preprocessing.pack_overflow import PACKING
@@ -112,6 +113,8 @@ def make_manifest(
         cuts=counts.cuts,
         not_rendered=counts.not_rendered,
         rows_added=counts.added,
+        inference_exact=is_inference_exact(plan, staged, counts.cuts.rows),
+        inference=inference_counts(staged),
         too_long_rows=_too_long_rows(staged),
         token_kinds=KIND_NUMBERS if TOKEN_KINDS in layout.token_columns else {},
         source_names=tuple(replace_values(each.name, values) for each in plan.recipe.datasets)

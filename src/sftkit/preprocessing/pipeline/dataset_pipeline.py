@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from sftkit.audit.expectations.expected import RowOrigin
 from sftkit.audit.expectations.row_origin import row_origin
 from sftkit.config.fields import to_plain_data
+from sftkit.config.render_validation import rendering_of
 from sftkit.config.schema.data_config import DatasetConfig
-from sftkit.config.schema.option_values import PER_TURN, SPLIT_TURNS
+from sftkit.config.schema.option_values import ONCE, SPLIT_TURNS
 from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import RowLog
@@ -112,7 +113,7 @@ class DatasetPipeline:
         if splits_turns(handler):
             if options.overflow == SPLIT_TURNS and options.max_seq_length is not None:
                 return bind_with_split_turns(handler, tokenizer, options.max_seq_length)
-            if options.render == PER_TURN:
+            if rendering_of(options) != ONCE:
                 return bind_per_turn(handler, tokenizer, options.max_samples_per_row)
         return handler.bind(tokenizer)
 

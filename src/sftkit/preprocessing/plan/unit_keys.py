@@ -29,8 +29,9 @@ from importlib.metadata import version
 from typing import Any
 
 from sftkit.config.fields import default_of, keys_where, to_plain_data
+from sftkit.config.render_validation import rendering_of
 from sftkit.config.schema.data_config import DatasetConfig
-from sftkit.config.schema.option_values import JOINT
+from sftkit.config.schema.option_values import JOINT, ONCE
 from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.row_kinds import RowKind
 from sftkit.core.token_kinds import TOKEN_KINDS
@@ -50,11 +51,10 @@ TOKENIZER_LIMITS = "limits"
 
 _REFERENCES = ("jinja2", "tokenizers", "transformers")
 
-_CHECK_TOOLS, _BOUNDARY = "check_tools", "boundary"
+_CHECK_TOOLS, _BOUNDARY, _RENDER = "check_tools", "boundary", "render"
 _YOUNG_OPTIONS = (
     *(TOKEN_KINDS, "tool_calls", "train_on_stop", "mask_pattern", "pattern_weights", "range_edges"),
-    *("roles_to_train", "empty_reasoning"),
-    *("render", "max_samples_per_row"),
+    *("roles_to_train", "empty_reasoning", "max_samples_per_row"),
 )
 """Options that are in a key only if they are not at their defaults: they are younger than data sets without them, which
 stay as they are."""
@@ -62,11 +62,11 @@ stay as they are."""
 ROW_OPTIONS = tuple(
     key
     for key in keys_where(DataOptions, lambda info: info.changes_rows)
-    if key not in ("overflow", _CHECK_TOOLS, _BOUNDARY, *_YOUNG_OPTIONS)
+    if key not in ("overflow", _CHECK_TOOLS, _BOUNDARY, _RENDER, *_YOUNG_OPTIONS)
 )
 """Options that change rows and are in every key. `overflow` is one of them only if there is a `max_seq_length`, and
-`check_tools` is treated as a young option. `boundary` is in the keys of conversations unless it is `joint`, as it was
-before there was such a key."""
+`check_tools` is treated as a young option. `boundary` and how conversations are rendered are in the keys of
+conversations unless they are `joint` and `once`, as before there were such keys."""
 
 
 def unit_keys(
@@ -116,6 +116,7 @@ def recipe_key(
     handlers = build_handlers(dataset, 0)
     sees_limits = any(each.sees_tokenizer_limits() for each in handlers)
     makes_conversations = any(each.handler.produces() is RowKind.CONVERSATIONS for each in handlers)
+    rendering = rendering_of(options) if makes_conversations else ONCE
     train_on_plugin = TRAIN_ON.identity(options.train_on)
     defaults = {field.name: default_of(field) for field in fields(DataOptions)}
     return _sha256(
@@ -132,6 +133,7 @@ def recipe_key(
                 key: to_plain_data(value) for key in _YOUNG_OPTIONS if (value := getattr(options, key)) != defaults[key]
             },
             **({_BOUNDARY: options.boundary} if options.boundary != JOINT and makes_conversations else {}),
+            **({"rendering": rendering} if rendering != ONCE else {}),
             **({_CHECK_TOOLS: [options.check_tools, version("jsonschema-rs")]} if options.check_tools != "off" else {}),
             **({} if questions is None else {"decontaminate": questions.digest}),
             **({} if train_on_plugin is None else {"train_on_plugin": train_on_plugin}),

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sftkit.core.accounting.cuts import Cuts, LongRows
+from sftkit.core.accounting.inference_counts import InferenceCounts
 from sftkit.core.rows import Mask, Offsets
 from sftkit.shards.staging.later_removal import LaterRemoval, removed_rows
 from sftkit.shards.staging.removed_rows import RemovedRowsFile
@@ -114,6 +115,8 @@ class StagedUnit:
     """Files that user functions read while they ran: path -> sha256."""
     not_rendered: Mapping[str, int] = field(default_factory=dict)
     """Rows by keys that the chat template did not render (`core.row_log.RowNotes`)."""
+    inference: InferenceCounts = field(default_factory=InferenceCounts)
+    """How rows of conversations compare with inference."""
     too_long: Mapping[str, int] = field(default_factory=dict)
     """Rows that were dropped or quarantined for their length before they were staged, as `length_histogram`. Empty in
     units of earlier versions."""

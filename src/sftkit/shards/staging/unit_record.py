@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from sftkit.core.accounting.cuts import Cuts
+from sftkit.core.accounting.inference_counts import InferenceCounts
 from sftkit.core.weights.loss_weight_column import LOSS_WEIGHTS, refuses_weights
 from sftkit.shards.arrow_arrays import number_array, numpy_view
 from sftkit.shards.staging.removed_rows import RemovedRowsFile, bad_rows_path, dropped_rows_path
@@ -95,6 +96,7 @@ def write_record(path: AnyPath, key: str, unit: StagedUnit, file: UnitFile | Non
         "audited": unit.audit.rows if unit.audit is not None else None,
         "faulty": unit.audit.violations if unit.audit is not None else None,
         **({"too_long": unit.too_long} if unit.too_long else {}),
+        **({"inference": astuple(unit.inference)} if unit.inference.rows else {}),
     }
     table = table.replace_schema_metadata(
         {RECORD_METADATA: json.dumps({**values, "digest": _digest(key, values, table)})}
@@ -259,6 +261,7 @@ def _decode_unit(table: pa.Table, values: dict[str, Any], rows: AnyPath) -> Stag
         rows_by_programs=values["rows_by_programs"],
         inputs=values["inputs"],
         not_rendered=values["not_rendered"],
+        inference=InferenceCounts(*values.get("inference", ())),
         too_long=values.get("too_long", {}),
         audit=audit,
         reused=True,

@@ -182,6 +182,7 @@ class UnitWriter:
             seconds=seconds,
             rows_by_programs=rows_by_programs,
             inputs=log.inputs,
+            inference=log.inference,
             too_long=dict(log.too_long),
             not_rendered=dict(log.not_rendered),
             audit=audit,

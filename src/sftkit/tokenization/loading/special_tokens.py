@@ -75,6 +75,22 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*added, *tokenizer.all_special_tokens]))
 
 
+def closing_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Return the special tokens that are found whatever follows them, as text.
+
+    What is before the end of such a token has the same tokens in all texts that go on after it. Left out are tokens
+    that only count as words of their own, and those with which a longer token begins.
+    """
+    added = [token for token in tokenizer.added_tokens_decoder.values() if token.content]
+    return tuple(
+        token.content
+        for token in added
+        if token.special
+        and not (token.single_word or token.normalized)
+        and not any(other.content.startswith(token.content) for other in added if other is not token)
+    )
+
+
 def _eos_ids(name: str) -> list[int]:
     path = _generation_config(name)
     if path is None:

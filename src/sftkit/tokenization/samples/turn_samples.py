@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -40,14 +41,12 @@ class RenderedTurns:
     text: str
     spans: dict[int, list[Span]]
     """Index of an assistant message -> what the model produces of it: spans of the text, ordered."""
-    ids: Ids
-    """The tokens, shape (tokens,)."""
     turn: int
     """Index of the assistant message that is trained."""
-    first: int
-    """Index of its first trained token; 0 if it has none."""
-    stop: int
-    """Number of tokens up to its last trained one."""
+    is_closed: bool
+    """Whether its turn ends with a special token, so that the tokens up to there do not depend on what follows."""
+    encode: Callable[[str, Sequence[Span]], tuple[Ids, int]] = field(repr=False)
+    """Returns the tokens of a text, shape (tokens,), and how many of them there are up to the last one in its spans."""
 
     def begins_as(self, other: RenderedTurns) -> bool:
         """Return whether this one is the same as another up to the end of its trained turn, in text and tokens.
@@ -55,18 +54,27 @@ class RenderedTurns:
         The turn itself may go on here: some templates write the stop token of a turn only if a message follows.
         """
         own, here = other.spans.get(other.turn), self.spans.get(other.turn, [])
+        is_written = own is not None
         if own is None:  # nothing but the stop token is missing there
-            own, stop = [(len(other.text), len(other.text))], len(other.ids)
-        else:
-            stop = other.stop
+            own = [(len(other.text), len(other.text))]
         return (
             len(own) == len(here)
             and own[:-1] == here[:-1]
             and own[-1][0] == here[-1][0]
             and own[-1][1] <= here[-1][1]
             and self.text.startswith(other.text[: own[-1][1]])
-            and np.array_equal(self.ids[:stop], other.ids[:stop])
+            and ((is_written and other.is_closed) or self._has_tokens_of(other, is_written))
         )
+
+    def _has_tokens_of(self, other: RenderedTurns, is_written: bool) -> bool:
+        ids, stop = other.tokens
+        stop = stop if is_written else len(ids)
+        return np.array_equal(self.tokens[0][:stop], ids[:stop])
+
+    @cached_property
+    def tokens(self) -> tuple[Ids, int]:
+        """The tokens, shape (tokens,), and their number up to the last trained one."""
+        return self.encode(self.text, self.spans.get(self.turn, []))
 
 
 @dataclass

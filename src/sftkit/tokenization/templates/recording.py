@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -15,6 +16,26 @@ NO_MESSAGE = -1
 Mark = tuple[int, int, int]
 """The place where an iteration of a loop over messages starts, or where a loop or a block ends: how many pieces were
 written before; the number of the loop, in the order of the template; and the index of the message."""
+
+
+_EMPTY_REASONING = re.compile(r"\s*(?:<(think|reasoning|thought|seed:think)>\s*</\1>|\[THINK\]\s*\[/THINK\]|</think>)")
+
+
+def without_empty_reasoning(turn: str) -> list[str]:
+    """Return what follows the empty reasoning that a turn begins with, with and without white space before it.
+
+    Returns:
+        Nothing if the turn does not begin so.
+
+    Example:
+        >>> without_empty_reasoning("<think>\\n</think>\\nYes"), without_empty_reasoning("<think>hm</think>Yes")
+        (['\\nYes', 'Yes'], [])
+    """
+    found = _EMPTY_REASONING.match(turn)
+    if found is None:
+        return []
+    rest = turn[found.end() :]
+    return [rest[space:] for space in range(len(rest) - len(rest.lstrip()) + 1)]
 
 
 @dataclass(frozen=True)
@@ -45,6 +66,8 @@ class Program:
     """Where the messages start, as in a `Recording`."""
     unwritten: tuple[int, ...] = ()
     """The messages whose contents no piece depends on."""
+    steps: tuple[tuple[str | None, str], ...] = ()
+    """The values that it computes, with their names, and the conditions that must hold (named None), as Python."""
 
     @property
     def size(self) -> int:

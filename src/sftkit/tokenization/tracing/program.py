@@ -47,6 +47,7 @@ def make_program(
         tuple(pieces),
         tuple((places[place], loop, message) for place, loop, message in marks),
         _unwritten(trace, variables, contents),
+        tuple(trace.steps),
     )
 
 

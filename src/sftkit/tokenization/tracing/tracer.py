@@ -37,6 +37,12 @@ class Tracer:
         code = Containment().visit(recording_code(source, day))
         self._code = compile(ast.fix_missing_locations(code), "<trace>", "exec")
 
+    @property
+    def tojson(self) -> Any:
+        """The filter `tojson` of the template, which programs may call."""
+        environment: Any = self._template.environment
+        return environment.filters["tojson"]
+
     def trace(self, messages: Sequence[Message], values: Mapping[str, Any]) -> Program:
         """Render a conversation on traced texts.
 
@@ -67,7 +73,7 @@ class Tracer:
         )
         names["root"](context, written, written.append, marks.append, dict(zip(map(id, traced), count(), strict=False)))
         parts = [_parts(trace, text) for text in written]
-        return make_program(trace, len(messages), parts, marks, {"tojson": environment.filters["tojson"]})
+        return make_program(trace, len(messages), parts, marks, {"tojson": self.tojson})
 
 
 def _traced_message(trace: Trace, index: int, message: Message) -> TracedMessage:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from sftkit.api.use_cases import PreprocessResult
 from sftkit.cli.console.reports.show_findings import print_findings
+from sftkit.cli.console.reports.show_inference import inference_lines
 from sftkit.cli.console.reports.show_mix import is_mixed, mix_table
 from sftkit.cli.console.reports.show_plan import print_plan
 from sftkit.cli.console.reports.show_unused_columns import unused_columns_of
@@ -70,6 +71,8 @@ def print_result(manifest: Manifest, output_dir: str, console: Console) -> None:
                 number = f"{steps:,} step{'s' if steps > 1 else ''} an epoch"
                 console.print(Text(f"at {_USUAL_BATCH} packs of {split.pack_length:,} tokens a step: {number}"))
     print_row_counts(manifest, console)
+    for line in inference_lines(manifest):
+        print_text(console, Text(line))
     for line in unused_columns_of(manifest):
         print_text(console, Text(escape_to_one_line(line), "yellow"))
     if manifest.increments:

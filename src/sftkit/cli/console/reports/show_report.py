@@ -13,6 +13,7 @@ from rich.text import Text
 from sftkit.audit.findings import reaches
 from sftkit.cli.console.reports.show_comparison import print_comparison
 from sftkit.cli.console.reports.show_findings import print_findings, print_inference
+from sftkit.cli.console.reports.show_inference import inference_lines
 from sftkit.cli.console.reports.show_mix import mix_table, source_table
 from sftkit.cli.console.reports.show_rows import print_rows
 from sftkit.cli.console.reports.show_unused_columns import unused_columns_of
@@ -228,6 +229,7 @@ def _origin_facts(origin: Manifest) -> list[tuple[str, str]]:
     facts.append(("rows", counts))
     if origin.cuts is not None and origin.cuts.rows:
         facts.append(("cut", origin.cuts.describe(origin.rows_read)))
+    facts += [("inference", line) for line in inference_lines(origin)]
     facts += [("dropped", f"{count:,} {reason}") for reason, count in origin.dropped.items()]
     return facts
 
