@@ -185,7 +185,8 @@ def test_auto_trains_the_stop_token_of_inference(tmp_path: Path) -> None:
     [
         {"train_on": "all"},
         {"reasoning": "last_only"},
-        {"train_on_stop": "last"}, {"roles_to_train": ("user",)},
+        {"train_on_stop": "last"},
+        {"roles_to_train": ("user",)},
         {"overflow": "split_turns", "max_seq_length": 99},
     ],
     ids=str,
