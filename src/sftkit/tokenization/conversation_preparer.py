@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import NamedTuple
 
-from sftkit.config.schema.option_values import AUTO, INFERENCE, JOINT, ONCE, PER_TURN
+from sftkit.config.schema.option_values import INFERENCE, JOINT, ONCE, PER_TURN
 from sftkit.core.accounting.row_notes import (
     EMPTY_ANSWER,
     LOSS_FLAG_UNUSED,
@@ -28,18 +27,16 @@ from sftkit.tokenization.loading.special_tokens import special_tokens, stop_toke
 from sftkit.tokenization.masking.inference_prompts import differs_from_prompts
 from sftkit.tokenization.masking.message_flags import check_flags_for_text, have_weights
 from sftkit.tokenization.masking.parts.kind_marker import KindMarker
-from sftkit.tokenization.masking.prepared_conversation import PreparedConversation
+from sftkit.tokenization.masking.prepared_conversation import PreparedConversation, ReadConversation
 from sftkit.tokenization.masking.ranges.train_ranges import check_same_contents, with_ranges_of_parts
 from sftkit.tokenization.masking.supervision import Supervision
 from sftkit.tokenization.masking.train_on import ALL
 from sftkit.tokenization.masking.turns.turn_finder import TurnFinder
 from sftkit.tokenization.omissions.omission_finder import OmissionFinder
 from sftkit.tokenization.rendering.reference_renderer import record_if_possible
-from sftkit.tokenization.samples.prompt_renderer import PromptRenderer
-from sftkit.tokenization.samples.row_samples import RowSamples, samples_as_rows
-from sftkit.tokenization.samples.sample_finder import SampleFinder
+from sftkit.tokenization.sample_preparer import SamplePreparer
+from sftkit.tokenization.samples.row_samples import RowSamples
 from sftkit.tokenization.samples.sample_flags import history_length
-from sftkit.tokenization.samples.whole_conversation import WholeCheck
 from sftkit.tokenization.special_token_matcher import SpecialTokenMatcher
 from sftkit.tokenization.templates.recording import Recording
 from sftkit.tokenization.tokenizer_engines import TokenizerEngines
@@ -49,18 +46,6 @@ _NOT_EMPTY = (
     "empty_reasoning=add: a turn does not begin with the empty block of reasoning of its prompt, because the chat "
     "template writes it without; set render=auto for conversations with several turns"
 )
-
-
-class _Read(NamedTuple):
-    """A conversation as the template takes it."""
-
-    row: Row
-    """The row, with special tokens in its contents escaped if the config asks for it."""
-    conversation: Conversation
-    skips_reasoning: bool
-    """Whether it is rendered with an empty block of reasoning in its prompts (`empty_reasoning: add`)."""
-    has_special: bool
-    """Whether its contents have special tokens."""
 
 
 class ConversationPreparer:
@@ -145,12 +130,11 @@ class ConversationPreparer:
             RowError: as `screen` and `find_trained_spans`; or a message of an unknown role is not rendered.
         """
         read = self._read_applied(row, column)
-        return self._prepare(*read, self._history(read[1], is_sample=is_sample))[1]
+        return self._prepare(read, self._history(read[1], is_sample=is_sample))[1]
 
-    def _prepare(
-        self, row: Row, conversation: Conversation, skips_reasoning: bool, has_special: bool, history: int
-    ) -> tuple[Recording, PreparedConversation]:
+    def _prepare(self, read: ReadConversation, history: int) -> tuple[Recording, PreparedConversation]:
         """Prepare a conversation that was read, whose first messages are only the history of what is trained."""
+        row, conversation, skips_reasoning, has_special = read
         in_parts = self._needs_parts(conversation)
         recording, trained, ends = (self.parts.find_parts if in_parts else self._find_spans)(conversation)
         ends = self._encoded_apart(ends)
@@ -200,49 +184,14 @@ class ConversationPreparer:
             RowDroppedError: as `screen`; or there are more than `most` of them.
             RowError: as `screen` and `SampleFinder.find`; with `auto` only as `prepare`.
         """
-        read = self._read_applied(row, column)
-        whole = self._prepare_whole(read) if self._spec.render == AUTO else None
-        conversation = read[1]
-        if whole is not None and not compares_all_tokens and self._stands_as_at_inference(conversation, *whole):
-            return RowSamples([row], whole=whole[1])
-        try:
-            found = self._sample_finder.find(conversation, most, compares_all_tokens=compares_all_tokens)
-            rows = samples_as_rows(row, column, conversation, found.samples, self._supervision)
-        except RowError:
-            if whole is None:
-                raise
-            return RowSamples([row], unknown=1, whole=whole[1])
-        if found.samples.is_whole:
-            return RowSamples(rows, found.differing, found.unknown, whole=whole[1] if whole is not None else None)
-        once = self._prompts.render(conversation) if whole is None else whole[1].text
-        return RowSamples(rows, found.differing, found.unknown, text_once=once)
+        return self._sample_preparer.find(
+            self._read_applied(row, column), row, column, most, compares_all_tokens=compares_all_tokens
+        )
 
-    def _prepare_whole(self, read: _Read) -> tuple[Recording, PreparedConversation] | None:
-        """Prepare a conversation as `render: once` does.
-
-        Returns:
-            None if its turns lack the empty blocks of reasoning that samples of them may have.
-
-        Raises:
-            RowDroppedError, RowError: as `prepare`.
-        """
-        try:
-            return self._prepare(*read, 0)
-        except RowError:
-            if read.skips_reasoning:
-                return None
-            raise
-
-    def _stands_as_at_inference(
-        self, conversation: Conversation, recording: Recording, whole: PreparedConversation
-    ) -> bool:
-        spans = [] if whole.in_parts else whole.trained
-        return conversation.has_messages and self._whole_check.is_exact(conversation, recording, spans)
-
-    def _read_applied(self, row: Row, column: str | None) -> _Read:
+    def _read_applied(self, row: Row, column: str | None) -> ReadConversation:
         """Read as `_read_screened`, and apply `empty_reasoning`; raises as both."""
         row, conversation, has_special = self._read_screened(row, column)
-        return _Read(row, *self.empty_reasoning.apply(conversation), has_special)
+        return ReadConversation(row, *self.empty_reasoning.apply(conversation), has_special)
 
     def _read_screened(self, row: Row, column: str | None) -> tuple[Row, Conversation, bool]:
         """Apply `special_tokens_in_content`, and read the conversation of a row for the template.
@@ -261,17 +210,8 @@ class ConversationPreparer:
         return row, self._reader.for_template(conversation, row, column), has_special
 
     @cached_property
-    def _sample_finder(self) -> SampleFinder:
-        is_apart = self._spec.boundary == INFERENCE
-        return SampleFinder(self._engines, self._supervision, self.stop_tokens, self._prompts, encodes_apart=is_apart)
-
-    @cached_property
-    def _whole_check(self) -> WholeCheck:
-        return WholeCheck(self._engines, self._supervision, self._prompts)
-
-    @cached_property
-    def _prompts(self) -> PromptRenderer:
-        return PromptRenderer(self._engines)
+    def _sample_preparer(self) -> SamplePreparer:
+        return SamplePreparer(self._spec, self._engines, self._supervision, self.stop_tokens, self._prepare)
 
     @cached_property
     def parts(self) -> KindMarker:

@@ -1,4 +1,4 @@
-"""A conversation that is ready to be encoded."""
+"""A conversation as a template takes it, and when it is ready to be encoded."""
 
 from __future__ import annotations
 
@@ -7,6 +7,19 @@ from typing import Any, NamedTuple
 
 from sftkit.core.accounting.row_notes import RowNotes
 from sftkit.core.rows import Row
+from sftkit.tokenization.conversations import Conversation
+
+
+class ReadConversation(NamedTuple):
+    """A conversation as the template takes it."""
+
+    row: Row
+    """The row, with special tokens in its contents escaped if the config asks for it."""
+    conversation: Conversation
+    skips_reasoning: bool
+    """Whether it is rendered with an empty block of reasoning in its prompts (`empty_reasoning: add`)."""
+    has_special: bool
+    """Whether its contents have special tokens."""
 
 
 class PreparedConversation(NamedTuple):
