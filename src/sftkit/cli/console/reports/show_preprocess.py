@@ -71,8 +71,6 @@ def print_result(manifest: Manifest, output_dir: str, console: Console) -> None:
                 number = f"{steps:,} step{'s' if steps > 1 else ''} an epoch"
                 console.print(Text(f"at {_USUAL_BATCH} packs of {split.pack_length:,} tokens a step: {number}"))
     print_row_counts(manifest, console)
-    for line in inference_lines(manifest):
-        print_text(console, Text(line))
     for line in unused_columns_of(manifest):
         print_text(console, Text(escape_to_one_line(line), "yellow"))
     if manifest.increments:
@@ -134,6 +132,8 @@ def _seconds(spent: Mapping[str, float]) -> str:
 def print_row_counts(manifest: Manifest, console: Console) -> None:
     """Print what became of all rows: the totals, what was cut off, a table of sources if anything was lost, and why."""
     print_text(console, Text(", ".join(_totals(manifest))))
+    for line in inference_lines(manifest):
+        print_text(console, Text(line))
     cuts = manifest.cuts or Cuts()
     if cuts.rows:
         print_text(console, Text(cuts.describe(manifest.rows_read), "yellow"))
