@@ -69,12 +69,6 @@ class TextChunker:
         cuts = [match.start() for match in _CUTS.finditer(text, start, stop)]
         return next((cut for cut in reversed(cuts) if self._is_allowed(text[:stop], cut)), None)
 
-    def next_cut(self, text: str, start: int, stop: int) -> int | None:
-        """Return the first position in (start, stop) where `text[start:]` can be cut without changing its tokens."""
-        head = text[start:stop]
-        cuts = (match.start() for match in _CUTS.finditer(head, 1))
-        return next((start + cut for cut in cuts if self._is_allowed(head, cut)), None)
-
     def _is_allowed(self, text: str, cut: int) -> bool:
         """Return whether no added token touches a position."""
         return not any(token in text[max(cut - len(token), 0) : cut + len(token) + 1] for token in self._added_tokens)

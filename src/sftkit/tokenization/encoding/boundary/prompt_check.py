@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,8 +11,7 @@ import numpy as np
 
 from sftkit.core.row_log import EngineDifferenceError
 from sftkit.core.rows import Ids, Mask, Offsets, Ragged
-from sftkit.tokenization.encoding.boundary.continuation import ContinuationEncoder
-from sftkit.tokenization.encoding.boundary.prompt_surroundings import PromptSurroundings
+from sftkit.tokenization.encoding.boundary.prompt_tails import TailFinder
 from sftkit.tokenization.encoding.reference_encoder import Encoder
 from sftkit.tokenization.encoding.spans import Span
 
@@ -36,21 +33,19 @@ class _End(NamedTuple):
 
 
 class PromptCheck:
-    """Compares the tokens of prompts, and of the answers to them, encoded apart with those of the text of both.
+    """Compares the tokens of prompts, encoded alone, with the first tokens of texts that begin with them.
 
     They differ where a token covers the end of a prompt and what follows: a line end, and an answer that begins with
     another. They also differ where what follows changes how the end of the prompt is split into words: a run of spaces
     ends before its last space if a word follows. Neither can be seen in the text for any tokenizer, so the prompts
-    are encoded, but only their tails (`PromptSurroundings`), and each tail only once. For most templates, this is one
-    tail for all rows, such as `<|im_start|>assistant` and a line end. The beginnings of answers are only encoded where
-    a word may begin before the end of the prompt.
+    are encoded, but only their tails (`TailFinder`), and each tail only once. For most templates, this is one
+    tail for all rows, such as `<|im_start|>assistant` and a line end.
     """
 
     def __init__(self, encoder: Encoder, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._encoder, self._tokenizer = encoder, tokenizer
-        self._surroundings = PromptSurroundings(tokenizer)
+        self._encoder = encoder
+        self._tails = TailFinder(tokenizer)
         self._known: dict[str, Ids] = {}
-        self._seen: defaultdict[str, set[str]] = defaultdict(set)
 
     def find_cuts(
         self,
@@ -60,9 +55,7 @@ class PromptCheck:
         ids: Ragged,
         inside: Mask,
     ) -> dict[int, list[int]]:
-        """Find the ends of prompts at which a text must be cut if it then has other tokens.
-
-        There, its first tokens are not those of the prompt, or the tokens after these may not be those of the answer.
+        """Find the ends of prompts whose tokens are not the first tokens of their text.
 
         Args:
             texts: the texts.
@@ -115,34 +108,13 @@ class PromptCheck:
         for tail, tokens in self._known.items():
             if not is_open.any():
                 break
-            if not self._surroundings.ends_words(tail):
-                continue
-            fits = is_open & (firsts - ids.offsets[rows] >= len(tokens)) & self._follow(tail, texts, ends)
+            fits = is_open & (firsts - ids.offsets[rows] >= len(tokens)) & _end_with(tail, texts, ends)
             places = np.flatnonzero(fits)
             window = ids.values[firsts[places][:, None] - np.arange(len(tokens), 0, -1)]
             is_open[places[(window == tokens).all(axis=1)]] = False
         differing: Mask = (counts > 0) & ~is_located
         differing[rows[is_open]] = True
         return differing
-
-    def _follow(self, tail: str, texts: Sequence[str], ends: Sequence[Sequence[int]]) -> Mask:
-        """Return which prompts have a tail, and an answer that does not continue a word of it, shape (ends,).
-
-        This is seen in the tail and the first character behind it; the ones that were seen are remembered.
-        """
-        size, seen = len(tail), self._seen[tail]
-        pairs = zip(texts, ends, strict=True)
-        found = [text[end - size : end + 1] in seen for text, row in pairs for end in row]
-        follows = np.array(found, np.bool_)
-        if False in found:
-            places = [(text, end) for text, row in zip(texts, ends, strict=True) for end in row]
-            for index in np.flatnonzero(~follows).tolist():
-                text, end = places[index]
-                written = text[end - size : end + 1]
-                if text.endswith(tail, 0, end) and not self._surroundings.may_join(written, size):
-                    seen.add(written)
-                    follows[index] = True
-        return follows
 
     def _find_cuts(
         self,
@@ -155,25 +127,21 @@ class PromptCheck:
         """Find as `find_cuts`, end by end."""
         suspects: list[_End] = []
         by_tail: dict[str, list[_End]] = {}
-        joined: list[_End] = []
         for end in self._locate(spans, ends, ids, inside):
             text = texts[end.row]
-            if end.tokens < 0 and self._surroundings.divides(text, end.position):
+            if end.tokens < 0 and self._tails.divides(text, end.position):
                 continue
-            if self._surroundings.may_join(text, end.position):
-                joined.append(end)
             tail = next((known for known in self._known if text.endswith(known, 0, end.position)), None)
             if tail is not None and end.tokens >= 0:
                 by_tail.setdefault(tail, []).append(end)
             else:
                 suspects.append(end)
         for tail, some in by_tail.items():
-            suspects += _unequal(some, [self._known[tail]] * len(some), ids, before=True)
+            suspects += _unequal(some, [self._known[tail]] * len(some), ids)
         suspects = self._compare_tails(suspects, texts, ids)
-        different = [*self._compare_prompts(suspects, texts, ids), *self._compare_heads(joined, texts, ids)]
         found: dict[int, list[int]] = {}
-        for row, position in sorted({(end.row, end.position) for end in different}):
-            found.setdefault(row, []).append(position)
+        for end in sorted(self._compare_prompts(suspects, texts, ids)):
+            found.setdefault(end.row, []).append(end.position)
         return found
 
     @staticmethod
@@ -211,7 +179,7 @@ class PromptCheck:
             return []
         others = [end for end in ends if end.tokens < 0]
         some = [end for end in ends if end.tokens >= 0]
-        tails = [self._surroundings.tail(texts[end.row], end.position) for end in some]
+        tails = [self._tails.find(texts[end.row], end.position) for end in some]
         written = [texts[end.row][tail.start : end.position] for end, tail in zip(some, tails, strict=True)]
         distinct = list(dict.fromkeys(written))
         with rows_of_errors([some[written.index(tail)].row for tail in distinct]):
@@ -220,52 +188,19 @@ class PromptCheck:
         for text, tail in zip(written, tails, strict=True):
             if tail.is_constant and len(text) <= _LONGEST_KNOWN and len(self._known) < _MOST_KNOWN:
                 self._known[text] = tokens[text]
-        return others + _unequal(some, [tokens[text] for text in written], ids, before=True)
+        return others + _unequal(some, [tokens[text] for text in written], ids)
 
     def _compare_prompts(self, ends: Sequence[_End], texts: Sequence[str], ids: Ragged) -> list[_End]:
         """Return the ends whose whole prompt has other tokens than the text."""
         if not ends:
             return []
-        ends = self._with_tokens(ends, texts)
         with rows_of_errors([end.row for end in ends]):
             prompts = self._encoder.encode([texts[end.row][: end.position] for end in ends], add_special_tokens=False)
         return [
             end
-            for number, end in enumerate(ends)
-            if end.tokens < len(prompts[number])  # tokens in between have no text: a space that the tokenizer adds
-            or not np.array_equal(ids[end.row][: len(prompts[number])], prompts[number])
+            for end, own in zip(ends, range(len(ends)), strict=True)
+            if not np.array_equal(ids[end.row][: len(prompts[own])], prompts[own])
         ]
-
-    def _compare_heads(self, ends: Sequence[_End], texts: Sequence[str], ids: Ragged) -> list[_End]:
-        """Return the ends after which a text does not have the tokens of the beginning of the answer.
-
-        They may be other tokens if it is not known where they begin, or if the tokenizer puts a space before a text.
-        """
-        if not ends or not self._is_plain:
-            return list(ends)
-        heads = [texts[row][start : self._surroundings.head_end(texts[row], start)] for row, start, _ in ends]
-        with rows_of_errors([end.row for end in ends]):
-            encoded = self._encoder.encode(heads, add_special_tokens=False)
-        return _unequal(ends, [encoded[index] for index in range(len(ends))], ids, before=False)
-
-    @cached_property
-    def _is_plain(self) -> bool:
-        """Whether the tokenizer puts nothing before a text."""
-        return not ContinuationEncoder(self._encoder, self._tokenizer).needs_leads
-
-    def _with_tokens(self, ends: Sequence[_End], texts: Sequence[str]) -> list[_End]:
-        """Find the tokens before the ends where they are not known."""
-        unknown = [end for end in ends if end.tokens < 0]
-        if not unknown:
-            return list(ends)
-        behind = [[(end.position, len(texts[end.row]))] for end in unknown]
-        with rows_of_errors([end.row for end in unknown]):
-            ids, inside = self._encoder.encode_spans(
-                [texts[end.row] for end in unknown], behind, add_special_tokens=False
-            )
-        counts = ids.lengths - ids.count_per_row(inside)
-        found = [end._replace(tokens=int(count)) for end, count in zip(unknown, counts, strict=True)]
-        return [*found, *(end for end in ends if end.tokens >= 0)]
 
 
 @contextmanager
@@ -278,16 +213,23 @@ def rows_of_errors(rows: Sequence[int]) -> Iterator[None]:
         raise EngineDifferenceError(error.engine, error.sample, index) from None
 
 
-def _unequal(ends: Sequence[_End], expected: Sequence[Ids], ids: Ragged, *, before: bool) -> list[_End]:
-    """Return the ends before which, or behind which, a row does not have the expected tokens."""
-    lengths: Offsets = np.fromiter(map(len, expected), np.int64, len(expected))
+def _end_with(tail: str, texts: Sequence[str], ends: Sequence[Sequence[int]]) -> Mask:
+    """Return which of the prompts of some texts have a tail, shape (ends,)."""
+    size = len(tail)
+    found = [text[max(end - size, 0) : end] == tail for text, row in zip(texts, ends, strict=True) for end in row]
+    return np.array(found, np.bool_)
+
+
+def _unequal(ends: Sequence[_End], tails: Sequence[Ids], ids: Ragged) -> list[_End]:
+    """Return the ends before which a row does not have the tokens of their tail."""
+    lengths: Offsets = np.fromiter(map(len, tails), np.int64, len(tails))
+    firsts: Offsets = np.fromiter((end.tokens for end in ends), np.int64, len(ends)) - lengths
     rows = np.fromiter((end.row for end in ends), np.int64, len(ends))
-    firsts: Offsets = np.fromiter((end.tokens for end in ends), np.int64, len(ends)) - (lengths if before else 0)
-    fits = (firsts >= 0) & (firsts + lengths <= ids.lengths[rows])
+    fits = firsts >= 0
     unequal: Mask = ~fits
     for length in set(lengths[fits].tolist()):
         some = np.flatnonzero(fits & (lengths == length))
         places = (ids.offsets[rows[some]] + firsts[some])[:, None] + np.arange(length)
-        wanted = np.stack([expected[index] for index in some.tolist()])
+        wanted = np.stack([tails[index] for index in some.tolist()])
         unequal[some] = (ids.values[places] != wanted).any(axis=1)
     return [ends[index] for index in np.flatnonzero(unequal).tolist()]
