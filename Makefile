@@ -45,7 +45,7 @@ architectures: $(READY) ## train tiny models of all architectures of transformer
 # Without their dependencies: they pin other versions of numpy, transformers and others than ours.
 interop: $(READY) ## shards in other trainers: installs them, and compares the loss of their first batch with ours
 	$(BIN)/python -m pip install --quiet --no-deps --requirement tests/interop/requirements.txt
-	SFTKIT_INTEROP=1 $(PYTEST) tests/interop "tests/docs/test_blocks.py::test_the_blocks_of_a_page_work[interop.md]"
+	SFTKIT_INTEROP=1 $(PYTEST) tests/interop tests/shards/test_megatron_formats.py "tests/docs/test_blocks.py::test_the_blocks_of_a_page_work[interop.md]"
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
