@@ -12,6 +12,7 @@ from sftkit.inspection.verify.verify_formats import verify_formats
 from sftkit.inspection.verify.verify_manifest import verify_manifest
 from sftkit.inspection.verify.verify_origin import verify_sources, verify_tokenizer, verify_versions
 from sftkit.inspection.verify.verify_shards import verify_shards
+from sftkit.shards.format_shards import find_manifest_above
 from sftkit.shards.manifest import read_manifest
 from sftkit.storage.dataset_files import MANIFEST_NAME
 from sftkit.storage.files import file_size
@@ -44,7 +45,9 @@ def verify(config: InspectConfig, progress: Progress | None = None) -> Verificat
         raise SourceError(f"{config.directory}: no such directory")
     manifest = read_manifest(root)
     if manifest is None:
-        raise SourceError(f"{config.directory}: has no {MANIFEST_NAME} of sftkit to verify against")
+        above = find_manifest_above(root)
+        where = f"; it is in {above[0]}: verify that directory" if above is not None else " to verify against"
+        raise SourceError(f"{config.directory}: has no {MANIFEST_NAME} of sftkit{where}")
     progress = progress or SilentProgress()
     outcome = combine(
         [
