@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain, pairwise, repeat
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sftkit.shards.arrow_arrays import numpy_view
+from sftkit.shards.arrow_arrays import number_array, numpy_view
 from sftkit.shards.manifest import FormatFile
 from sftkit.shards.writing.row_gatherer import GatheredRows, SequenceSelection
 from sftkit.shards.writing.shard_format import NewFile, ShardFile, ShardFormat, ShardPlace, new_file
@@ -45,27 +46,26 @@ class _JsonLinesFile(ShardFile):
         self._integers = _IntegerTexts()
 
     def write(self, part: GatheredRows) -> None:
-        pieces: list[Any] = []
-        for name, column in zip(part.table.column_names, part.table.columns, strict=True):
-            pieces += [f"{', ' if pieces else '{'}{json.dumps(name)}: ", self._values(column.combine_chunks())]
-        lines = pc.binary_join_element_wise(*pieces, "}\n", "")
-        for chunk in lines.chunks if isinstance(lines, pa.ChunkedArray) else [lines]:
-            offsets = np.frombuffer(chunk.buffers()[1], np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
-            self._file.write(memoryview(chunk.buffers()[2])[offsets[0] : offsets[-1]])
+        texts: list[Iterable[bytes | memoryview]] = []
+        for number, name in enumerate(part.table.column_names):
+            texts.append(repeat(f"{', ' if number else '{'}{json.dumps(name)}: ".encode()))
+            texts += self._texts(part.table[name].combine_chunks())
+        texts.append(repeat(b"}\n", part.table.num_rows))
+        self._file.write(b"".join(chain.from_iterable(zip(*texts, strict=False))))  # what is repeated is not counted
         self._rows += part.table.num_rows
 
     def finish(self) -> tuple[FormatFile, ...]:
         return (self._file.record(self._rows),)
 
-    def _values(self, column: pa.Array) -> pa.Array:
-        """Return the JSON text of each value of a column."""
+    def _texts(self, column: pa.Array) -> list[Iterable[bytes | memoryview]]:
+        """Return the JSON text of each value of a column, in several pieces."""
         if column.type in _LISTS_OF_IDS and not column.values.null_count:
-            return _bracketed(
-                column, self._integers.of(numpy_view(column.values, column.type.value_type.to_pandas_dtype()))
-            )
-        if column.type == _LISTS_OF_WEIGHTS:
-            return _bracketed(column, pc.cast(column.values, pa.string()))
-        return pa.array([json.dumps(value, ensure_ascii=False) for value in column.to_pylist()], pa.string())
+            values = self._integers.of(numpy_view(column.values, column.type.value_type.to_pandas_dtype()))
+        elif column.type == _LISTS_OF_WEIGHTS:
+            values = pc.binary_join_element_wise(pc.cast(column.values, pa.string()), "", ",")
+        else:
+            return [(json.dumps(value, ensure_ascii=False).encode() for value in column.to_pylist())]
+        return [repeat(b"["), _rows_without_last_comma(column, values), repeat(b"]")]
 
 
 class _IntegerTexts:
@@ -75,26 +75,27 @@ class _IntegerTexts:
         self._first = 0
         self._texts = pa.array([], pa.string())
 
-    def of(self, values: npt.NDArray[Any]) -> pa.Array:
-        """Return the text of each integer.
+    def of(self, values: npt.NDArray[Any]) -> pa.StringArray:
+        """Return the text of each integer, with a comma after it.
 
         Example:
             >>> _IntegerTexts().of(np.array([7, -100], np.int32)).to_pylist()
-            ['7', '-100']
+            ['7,', '-100,']
         """
         low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
-        if high - low >= _MOST_TEXTS:
-            return pc.cast(pa.array(values), pa.string())
-        if low < self._first or high >= self._first + len(self._texts):
+        if len(self._texts):
             low, high = min(low, self._first), max(high, self._first + len(self._texts) - 1)
-            if high - low >= _MOST_TEXTS:
-                return pc.cast(pa.array(values), pa.string())
-            self._first, self._texts = low, pa.array([str(number) for number in range(low, high + 1)], pa.string())
-        return self._texts.take(pa.array(values.astype(np.int32) - self._first))
+        if high - low >= _MOST_TEXTS:
+            return pc.binary_join_element_wise(pc.cast(pa.array(values), pa.string()), "", ",")
+        if high - low >= len(self._texts):
+            self._first, self._texts = low, pa.array([f"{number}," for number in range(low, high + 1)], pa.string())
+        return self._texts.take(number_array(values.astype(np.int32) - np.int32(self._first)))
 
 
-def _bracketed(column: pa.ListArray, texts: pa.Array) -> pa.Array:
-    """Join the texts of each row's values, and put brackets around them."""
-    offsets = numpy_view(column.offsets, np.int32)
-    lists = pa.ListArray.from_arrays(pa.array(offsets - offsets[0]), texts)
-    return pc.binary_join_element_wise("[", pc.binary_join(lists, ", "), "]", "")
+def _rows_without_last_comma(column: pa.ListArray, values: pa.StringArray) -> Iterator[memoryview]:
+    """Yield the texts of the values of each row; they follow each other in memory."""
+    if not len(values):
+        return repeat(memoryview(b""), len(column))
+    ends = np.frombuffer(values.buffers()[1], np.int32)[numpy_view(column.offsets, np.int32)].tolist()
+    texts = memoryview(values.buffers()[2])
+    return (texts[start : max(start, stop - 1)] for start, stop in pairwise(ends))
