@@ -112,7 +112,7 @@ def test_samples_of_turns_are_as_at_inference(tmp_path: Path, options: dict[str,
 def test_a_conversation_rendered_once_differs_at_the_first_answer_without_its_reasoning(
     tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    run(tmp_path / "out", **options)
+    run(tmp_path / "out", render="once", **options)
     found = inference(tmp_path / "out")
     assert (found.verified, found.different, found.unchecked) == (1, 3, {})
     assert {each.found[:1] for each in found.differences} == {"A", "{"}
@@ -137,8 +137,8 @@ def test_a_changed_token_of_the_history_is_named(tmp_path: Path) -> None:
     assert found.inference is not None
     assert found.inference.different == 1
     assert found.inference.differences[0].token == 20
-    finding = next(each for each in found.findings if each.rule == "inference_differs")
-    assert (finding.rows, finding.level) == (1, "warning")
+    finding = next(each for each in found.findings if each.rule == "inference_exact_wrong")
+    assert (finding.rows, finding.level) == (1, "error")  # the manifest says that all are as at inference
     assert finding.examples == (found.inference.differences[0].row,)
 
 
@@ -177,7 +177,7 @@ def test_keys_of_arguments_in_another_order_are_no_difference(tmp_path: Path) ->
 
 
 def test_the_command_prints_rows_and_tokens_and_fails_if_asked_to(tmp_path: Path) -> None:
-    run(tmp_path / "out")
+    run(tmp_path / "out", render="once")
     done = sftkit("inspect-shards", tmp_path / "out", "--fail_on", "warning")
     assert done.code == 1
     assert "inference: 1 row verified against apply_chat_template; 3 rows differ" in done.out

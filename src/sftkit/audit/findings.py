@@ -25,6 +25,7 @@ ANSWER_CUT = "answer_cut"
 SPECIAL_TOKEN_IN_CONTENT = "special_token_in_content"
 PROMPT_MISMATCH = "prompt_mismatch"
 INFERENCE_DIFFERS = "inference_differs"
+INFERENCE_EXACT_WRONG = "inference_exact_wrong"
 BOUNDARY_MERGED = "boundary_merged"
 LOSS_FLAG_UNUSED = "loss_flag_unused"
 EMPTY_ANSWER = "empty_answer"
@@ -124,6 +125,14 @@ _TABLE = (
         "or to end where it should call a tool",
         "use a chat template that renders them (dataprocessor.chat_template), or map the role to one that it renders "
         "with convert_to_messages",
+    ),
+    Rule(
+        INFERENCE_EXACT_WRONG,
+        ERROR,
+        "the manifest says inference_exact: true, and a trained token does not follow the tokens that the model has at "
+        "inference",
+        "run preprocess again; if the shards were not changed and the tokenizer and its chat template are the same, "
+        "report it as a bug",
     ),
     Rule(
         FIRST_TOKEN_TRAINED,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
 from sftkit.audit.checks.packs import Packing
-from sftkit.audit.findings import EXAMPLES, INFERENCE_DIFFERS, RuleCount
+from sftkit.audit.findings import EXAMPLES, INFERENCE_DIFFERS, INFERENCE_EXACT_WRONG, RuleCount
 from sftkit.core.message_fields import ASSISTANT_ROLES
 from sftkit.core.progress import Progress, progress_stage
 from sftkit.core.row_kinds import RowKind
@@ -61,11 +61,14 @@ class InferenceAudit:
     """Why rows could not be compared -> their number."""
     differences: tuple[InferenceDifference, ...]
     """The first of those that differ, at most `EXAMPLES`."""
+    claimed: bool | None = None
+    """What the manifest says (`inference_exact`)."""
 
     @property
     def count(self) -> dict[str, RuleCount]:
         """The rows that differ, as an audit counts them."""
-        return {INFERENCE_DIFFERS: RuleCount(self.different, tuple(each.row for each in self.differences))}
+        rule = INFERENCE_EXACT_WRONG if self.claimed else INFERENCE_DIFFERS
+        return {rule: RuleCount(self.different, tuple(each.row for each in self.differences))}
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,8 @@ def audit_inference(
             )
             for each in files
         ]
-    return _summed(checks, files, _SourceNames(origin.manifest), turns)
+    claimed = origin.manifest.inference_exact if origin.manifest is not None else None
+    return replace(_summed(checks, files, _SourceNames(origin.manifest), turns), claimed=claimed)
 
 
 def _why_impossible(origin: ShardOrigin) -> str | None:
