@@ -144,7 +144,7 @@ def test_a_changed_token_of_the_history_is_named(tmp_path: Path) -> None:
 
 def test_rows_that_cannot_be_compared_are_counted_with_the_reason(tmp_path: Path) -> None:
     run(tmp_path / "out", retained=())
-    assert list(inference(tmp_path / "out").unchecked.values()) == [4]
+    assert list(inference(tmp_path / "out").unchecked.values()) == [7]
     run(tmp_path / "tools", render="per_turn")
     path = tmp_path / "tools" / "train-00000-of-00001.parquet"
     pq.write_table(pq.read_table(path).drop_columns("tools"), path)

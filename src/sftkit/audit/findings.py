@@ -166,8 +166,8 @@ _TABLE = (
         WARNING,
         "a trained token does not follow the tokens that the model has at inference: those of the prompt that "
         "apply_chat_template(add_generation_prompt=True) gives for the retained conversation, then those of the turn",
-        "train each turn after its own prompt (render: per_turn), or the last answer only (train_on: last_assistant), "
-        "with the chat_template_kwargs of inference",
+        "train each turn after its own prompt (render: auto, boundary: inference), or the last answer only (train_on: "
+        "last_assistant), with the chat_template_kwargs of inference",
     ),
     Rule(
         BOUNDARY_MERGED,
