@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sftkit.config.commands import InspectConfig
+from sftkit.config.binding import Problem, bind_config
+from sftkit.config.commands import InspectConfig, PreprocessConfig
 from sftkit.config.schema.data_config import SplitConfig
 from sftkit.core.rows import Row
 from sftkit.errors import ConfigError, OutputError
@@ -265,5 +266,8 @@ def test_a_manifest_of_a_stranger_removes_nothing_outside(name: str, chats: Path
 
 
 def test_formats_that_do_not_exist_are_refused(chats: Path, tmp_path: Path) -> None:
+    problems: list[Problem] = []
+    assert bind_config(PreprocessConfig, {"output_dir": "out", "output_format": "parquet, npy"}, problems) is None
+    assert problems[0].message.startswith("output_format: no trainer reads plain arrays of rows")
     with pytest.raises(ConfigError, match="output_format: names no format; leave it out to write parquet"):
         made(tmp_path / "out", chats, ())

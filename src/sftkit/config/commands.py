@@ -35,6 +35,12 @@ class PreprocessConfig(DataOptions):
         ("parquet",),
         choices=("parquet", "jsonl", "mds", "megatron", "nemo"),
         plugins="output_formats",
+        refused={
+            "npy": "no trainer reads plain arrays of rows with a loss mask; write nemo for packed .npy files, or "
+            "parquet, which LitGPT and torchtitan load with the lines in docs/interop.md",
+            "litdata": "LitGPT's loader of LitData trains every token; write parquet, which it loads with the lines in "
+            "docs/interop.md",
+        },
         panel=_OUTPUT,
         help="Formats of the shards, one or several. parquet: what `train` reads; jsonl: JSON "
         "Lines; mds: MosaicML Streaming; megatron: indexed .bin/.idx with loss masks, and packed Parquet of "
