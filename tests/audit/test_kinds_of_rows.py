@@ -165,7 +165,12 @@ def test_an_answer_whose_tokens_merge_with_the_prompt_is_found(
     rows[6]["messages"][1]["content"] = "\n\nso"  # "\n" of the header and these are one token
     path = tokenizer_path("qwen3")
     made = built(
-        tmp_path, rows, MASKED_CHAT, processor={"chat_template": chat_templates.CHATML}, tokenizer_name_or_path=path
+        tmp_path,
+        rows,
+        MASKED_CHAT,
+        processor={"chat_template": chat_templates.CHATML},
+        tokenizer_name_or_path=path,
+        boundary="joint",
     )
     right = expectations(path, chat_templates.CHATML, kind=RowKind.CONVERSATIONS, trains_all=False, variables={})
     assert named(made, right) == {"prompt_mismatch": [6]}

@@ -10,6 +10,7 @@ import pytest
 from sftkit.audit.checks.row_checks import check_row
 from sftkit.audit.expectations.expected import Expectations, RowOrigin
 from sftkit.audit.expectations.learn import learn_expectations
+from sftkit.config.schema.option_values import JOINT
 from sftkit.core.accounting.row_notes import PROMPT_MISMATCH
 from sftkit.core.row_kinds import RowKind
 from sftkit.core.row_log import RowError
@@ -36,7 +37,9 @@ CONTENTS_LIKE_TURNS = {"lookalike", "mimic", "trailing stop", "thought and stop"
 
 def tokenizer_of(path: str, style: Style) -> ChatTokenizer:
     return ChatTokenizer(
-        ChatTokenizerSpec(TokenizerSpec(path, style.source, style.special), "assistant", CHECK_EVERY_PROMPT)
+        ChatTokenizerSpec(
+            TokenizerSpec(path, style.source, style.special), "assistant", CHECK_EVERY_PROMPT, boundary=JOINT
+        )
     )
 
 
