@@ -75,6 +75,19 @@ def test_columns_of_fms_hf_tuning_are_read(tmp_path: Path, write: Writer) -> Non
     assert summarize(open_shards(str(path))).splits[0].trained_tokens == 2
 
 
+def test_padding_of_packs_by_position_is_left_out_beside_weights(tmp_path: Path, write: Writer) -> None:
+    path = write(
+        tmp_path / "a.parquet",
+        input_ids=[[1, 2, 3, 0, 0]],
+        labels=[[-100, 2, 3, -100, -100]],
+        loss_weights=[[0.0, 0.5, 1.0, 0.0, 0.0]],
+        position_ids=[[0, 1, 0, 0, 0]],
+        attention_mask=[[1, 1, 2, 0, 0]],
+    )
+    (split,) = summarize(open_shards(str(path))).splits
+    assert (split.tokens, split.trained_tokens) == (3, 2)
+
+
 def test_missing_labels_are_noted(tmp_path: Path, write: Writer) -> None:
     path = write(tmp_path / "a.parquet", input_ids=[[1, 2]])
     assert summarize(open_shards(str(path))).notes == ("there are no labels: which tokens carry a loss is unknown",)

@@ -77,12 +77,12 @@ def remove_masked(table: pa.Table, path: AnyPath) -> pa.Table:
     Columns whose rows are not as long as those of the mask stay as they are.
 
     Raises:
-        SourceError: a column does not hold lists of integers.
+        SourceError: a column does not hold lists of numbers.
 
     Example:
-        >>> packs = pa.table({"input_ids": [[5, 6, 0]], "attention_mask": [[1, 2, 0]]})
+        >>> packs = pa.table({"input_ids": [[5, 6, 0]], "loss_weights": [[1.0, 0.5, 0.0]], "attention_mask": [[1, 2, 0]]})
         >>> remove_masked(packs, "train.parquet").to_pylist()
-        [{'input_ids': [5, 6]}]
+        [{'input_ids': [5, 6], 'loss_weights': [1.0, 0.5]}]
     """
     mask = flatten(table.column(ATTENTION_MASK), ATTENTION_MASK, path)
     table = table.drop_columns([ATTENTION_MASK])
@@ -90,7 +90,9 @@ def remove_masked(table: pa.Table, path: AnyPath) -> pa.Table:
     if kept.all():
         return table
     for index, name in enumerate(table.column_names):
-        values = flatten(table.column(name), name, path)
+        column = table.column(name)
+        is_float = holds_floats(column.type)
+        values = flatten_as(column, name, path, pa.float32()) if is_float else flatten(column, name, path)
         if np.array_equal(values.offsets, mask.offsets):
             table = table.set_column(index, name, list_array(values.select(kept)))
     return table
