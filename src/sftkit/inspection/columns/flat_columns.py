@@ -80,7 +80,8 @@ def remove_masked(table: pa.Table, path: AnyPath) -> pa.Table:
         SourceError: a column does not hold lists of numbers.
 
     Example:
-        >>> packs = pa.table({"input_ids": [[5, 6, 0]], "loss_weights": [[1.0, 0.5, 0.0]], "attention_mask": [[1, 2, 0]]})
+        >>> columns = {"input_ids": [[5, 6, 0]], "loss_weights": [[1.0, 0.5, 0.0]], "attention_mask": [[1, 2, 0]]}
+        >>> packs = pa.table(columns)
         >>> remove_masked(packs, "train.parquet").to_pylist()
         [{'input_ids': [5, 6], 'loss_weights': [1.0, 0.5]}]
     """
