@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from test_template_zoo import adapted_messages
-from test_turn_samples import EVERY, MakeTokenizer, Sample, begins_with, made, make_tokenizer, text_of
+from test_turn_samples import EVERY, MakeTokenizer, Sample, begins_with, made, make_tokenizer, samples_of, text_of
 
 from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
@@ -107,7 +107,7 @@ def test_trained_tokens_stand_as_at_inference_or_the_row_is_reported(make_tokeni
     made_rows: list[tuple[Any, Sample]] = []
     try:
         made_rows.append((None, made(tokenizer, row)))
-        found = tokenizer.conversations.samples(row, "messages", None)
+        found = samples_of(tokenizer, tokenizer.conversations, row)
         made_rows += [(found, made(tokenizer, each)) for each in found.rows]
     except RowError:
         pass  # refused, which test_turn_samples.py judges
@@ -124,7 +124,7 @@ def test_trained_tokens_stand_as_at_inference_or_the_row_is_reported(make_tokeni
 def test_six_turns_take_no_more_tokens_than_their_distinct_histories(make_tokenizer: MakeTokenizer, style: Any) -> None:
     tokenizer, case = make_tokenizer(style), Case(style, "six turns", SIX_TURNS, [])
     try:
-        found = tokenizer.conversations.samples(SIX_TURNS.row, "messages", None)
+        found = samples_of(tokenizer, tokenizer.conversations, SIX_TURNS.row)
         tokens = sum(len(made(tokenizer, each).ids) for each in found.rows)
     except RowError:
         return  # a template that refuses it, or whose mask cannot be verified
