@@ -161,7 +161,7 @@ TALK = [user("so"), assistant("the cat"), user("and"), assistant("the dog")]
 def test_each_turn_whose_prompt_merges_is_a_sample(chat_tokenizer: Make, name: str) -> None:
     source = TEMPLATES["space"]
     tokenizer = chat_tokenizer(source, name=name, special=(END,), render="per_turn")
-    found = tokenizer.conversations.samples({"messages": TALK}, "messages", None)
+    found = tokenizer.conversations.samples({"messages": TALK}, "messages", None, compares_all_tokens=True)
     assert len(found.rows) == 2
     assert not found.differs_from_prompts
     for row, turn in zip(found.rows, (1, 3), strict=True):
@@ -171,8 +171,8 @@ def test_each_turn_whose_prompt_merges_is_a_sample(chat_tokenizer: Make, name: s
         assert int(np.argmax(made.labels.values != IGNORE_INDEX)) == right[1]
         assert not made.inexact.any()
     joint = chat_tokenizer(source, name=name, special=(END,), render="per_turn", boundary="joint")
-    kept = joint.conversations.samples({"messages": TALK}, "messages", None)
-    assert [kept.rows, kept.differs_from_prompts] == [[{"messages": TALK}], True]
+    kept = joint.conversations.samples({"messages": TALK}, "messages", None, compares_all_tokens=True)
+    assert kept.rows == [{"messages": TALK}]
 
 
 def test_a_prompt_that_contains_a_cut_is_not_exact(chat_tokenizer: Make) -> None:
@@ -324,7 +324,8 @@ def test_rows_in_shards(tmp_path: Path, tokenizer_path: Callable[[str], str], re
     source = write_jsonl(tmp_path / "chats.jsonl", [{"messages": TALK}, {"messages": TALK[:2]}])
     data = dataset(source, data_handlers=[handler("tokenize_and_apply_chat_template_with_masking")])
     shards = {}
-    for name, options in {"default": {}, "joint": {"boundary": "joint"}, "turns": {"render": "per_turn"}}.items():
+    runs = {"once": {"render": "once"}, "joint": {"boundary": "joint", "render": "once"}, "turns": {}}
+    for name, options in runs.items():
         manifest = preprocess(
             tmp_path / name, data, processor={"chat_template": TEMPLATES["space"]},
             model_name_or_path=tokenizer_path("bpe"), engine_verify=0.0, **options,
