@@ -198,3 +198,20 @@ def test_old_files_and_columns_must_stay(folder: Path) -> None:
     write_rows(folder / "second" / "m.jsonl", 100, 41)
     with pytest.raises(OutputError, match=r"m.jsonl, which the data set was made of, has changed or is not among"):
         add(folder)
+
+
+def test_rows_of_all_additions_are_compared_with_inference(tmp_path: Path) -> None:
+    def added(*names: str) -> sftkit.PreprocessResult:
+        return sftkit.preprocess(
+            training_data_path=[str(tmp_path / name) for name in names], model_name_or_path="sample:model",
+            output_dir=str(tmp_path / "out"), append=True, overflow="truncate_left", max_seq_length=64,
+        )  # fmt: skip
+
+    for name, words in (("long.jsonl", 99), ("short.jsonl", 1)):
+        turns = [{"role": "user", "content": "word " * words}, {"role": "assistant", "content": "Yes."}]
+        write_jsonl(tmp_path / name, [{"messages": turns}])
+    assert added("long.jsonl").manifest.inference_exact is False
+    joined = added("long.jsonl", "short.jsonl").manifest
+    assert joined.inference_exact is False
+    assert joined.inference is not None
+    assert joined.inference.rows == 2

@@ -10,6 +10,7 @@ from itertools import chain, islice
 
 from sftkit.audit.findings import RuleCount, findings_of, merge_counts
 from sftkit.core.accounting.cuts import Cuts
+from sftkit.core.accounting.inference_counts import InferenceCounts
 from sftkit.core.accounting.removed_row import RemovedRow
 from sftkit.preprocessing.appending.addition import Addition
 from sftkit.shards.manifest import AuditInfo, FindingInfo, Manifest, SplitInfo
@@ -52,6 +53,9 @@ def join_manifests(addition: Addition, new: Manifest) -> Manifest:
         cuts=(base.cuts or Cuts()) + (new.cuts or Cuts()),
         not_rendered=_sum(base.not_rendered, new.not_rendered),
         rows_added=base.rows_added + new.rows_added,
+        rows_by_programs=base.rows_by_programs + new.rows_by_programs,
+        inference_exact=_is_inference_exact(base, new),
+        inference=_join_inference(base.inference, new.inference),
         function_inputs={**base.function_inputs, **new.function_inputs},
         too_long_rows=_by_length(base.too_long_rows, new.too_long_rows),
         increments=addition.increments,
@@ -119,6 +123,18 @@ def _join_audits(base: AuditInfo | None, new: AuditInfo | None) -> AuditInfo | N
     findings = findings_of(merge_counts(counts))
     found = tuple(FindingInfo(each.rule, each.level, each.rows, each.examples) for each in findings)
     return AuditInfo(sum(audit.rows for audit in audits), found)
+
+
+def _is_inference_exact(*parts: Manifest) -> bool | None:
+    """Whether the rows of all parts are exact: False if those of one are not, None if one does not know."""
+    found = {each.inference_exact for each in parts if each.rows_written}
+    if False in found:
+        return False
+    return True if found == {True} else None
+
+
+def _join_inference(base: InferenceCounts | None, new: InferenceCounts | None) -> InferenceCounts | None:
+    return base + new if base is not None and new is not None else base or new
 
 
 def _sum(base: Mapping[str, int], new: Mapping[str, int]) -> dict[str, int]:
