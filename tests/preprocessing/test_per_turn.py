@@ -118,8 +118,8 @@ def test_turns_that_a_later_sample_begins_with_are_trained_in_it(tmp_path: Path)
     assert (manifest.rows_added, [len(trained) for _, trained in texts(tmp_path / "out")]) == (1, [3, 1, 2])
 
 
-@pytest.mark.parametrize("split", [{}, {"val_size": 0.3}])
-def test_an_ordinary_template_gives_the_same_bytes(tmp_path: Path, split: dict[str, Any]) -> None:
+@pytest.mark.parametrize("more", [{}, {"val_size": 0.3}, {"token_kinds": True}])
+def test_an_ordinary_template_gives_the_same_bytes(tmp_path: Path, more: dict[str, Any]) -> None:
     exact = {}
     for render in ("once", "per_turn", "auto"):
         config = PreprocessConfig(
@@ -128,7 +128,7 @@ def test_an_ordinary_template_gives_the_same_bytes(tmp_path: Path, split: dict[s
             model_name_or_path="sample:model",
             render=render,
             num_workers=1,
-            **split,
+            **more,
         )
         manifest = build(plan(config), SilentProgress())
         assert manifest.rows_added == 0
@@ -178,6 +178,17 @@ def test_auto_trains_the_stop_token_of_inference(tmp_path: Path) -> None:
     )
     manifest = run(tmp_path / "out", [talk("", "")], template=template, render="auto")
     assert (manifest.rows_written, manifest.inference_exact) == (2, True)
+
+
+def test_auto_trains_no_token_that_covers_the_start_of_the_next_message(tmp_path: Path) -> None:
+    template = "{% for m in messages %}{{ '\\n<|im_start|>' + m.role + '\\n' + m.content }}{% endfor %}"
+    template += PROMPT.replace("<|im", "\\n<|im")
+    lines = [user("one"), assistant("two?"), user("three"), assistant("four?")]
+    made = {
+        render: run(tmp_path / render, [lines], template=template, render=render) for render in ("per_turn", "auto")
+    }
+    assert shard_bytes(tmp_path / "auto") == shard_bytes(tmp_path / "per_turn")
+    assert [(each.rows_written, each.inference_exact) for each in made.values()] == [(2, True), (2, True)]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from sftkit.core.rows import Row
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.conversations import Conversation
 from sftkit.tokenization.masking.prepared_conversation import PreparedConversation, ReadConversation
+from sftkit.tokenization.encoding.spans import merged
 from sftkit.tokenization.masking.supervision import Supervision
 from sftkit.tokenization.samples.prompt_renderer import PromptRenderer
 from sftkit.tokenization.samples.row_samples import RowSamples, samples_as_rows
@@ -97,5 +98,5 @@ class SamplePreparer:
     def _stands_as_at_inference(
         self, conversation: Conversation, recording: Recording, whole: PreparedConversation
     ) -> bool:
-        spans = [] if whole.in_parts else whole.trained
+        spans = merged((start, end) for start, end, *_ in whole.trained) if whole.in_parts else whole.trained
         return conversation.has_messages and self._whole_check.is_exact(conversation, recording, spans)
