@@ -9,8 +9,8 @@ from sftkit.core.row_log import RowError
 from sftkit.core.rows import Row
 from sftkit.tokenization.chat_tokenizer_spec import ChatTokenizerSpec
 from sftkit.tokenization.conversations import Conversation
-from sftkit.tokenization.masking.prepared_conversation import PreparedConversation, ReadConversation
 from sftkit.tokenization.encoding.spans import merged
+from sftkit.tokenization.masking.prepared_conversation import PreparedConversation, ReadConversation
 from sftkit.tokenization.masking.supervision import Supervision
 from sftkit.tokenization.samples.prompt_renderer import PromptRenderer
 from sftkit.tokenization.samples.row_samples import RowSamples, samples_as_rows
