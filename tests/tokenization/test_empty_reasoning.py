@@ -110,3 +110,10 @@ def test_a_template_without_such_a_prompt_is_refused(tmp_path: Path) -> None:
     assert done.code == 1
     assert "empty_reasoning=add: the chat template has no prompt with an empty block of reasoning" in done.err
     assert not (tmp_path / "out").exists()
+
+
+def test_texts_cannot_have_it(tmp_path: Path) -> None:
+    common = ["--training_data_path", "x.jsonl", "--model_name_or_path", "sample:model", "--output_dir", tmp_path]
+    done = sftkit("preprocess", *common, "--empty_reasoning", "drop", "--response_template", "A:")
+    assert done.code == 2
+    assert "empty_reasoning=drop is about conversations, and cannot be used with response_template" in done.err

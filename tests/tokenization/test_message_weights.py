@@ -185,3 +185,9 @@ def test_the_weights_of_many_short_parts_are_exact() -> None:
     encoded = encode_parts(Characters(150, 200), ["a" * 200], [parts])  # type: ignore[arg-type]
     assert encoded.weights is not None
     assert encoded.weights.values.tolist() == [2, 152]
+
+
+def test_a_product_of_weights_that_is_too_large_is_refused(chat_tokenizer: MakeChatTokenizer) -> None:
+    tokenizer = chat_tokenizer(templates.CHATML, pattern_weights=(("[0-9]", 1e30),))
+    with pytest.raises(RowError, match="of a message and of pattern_weights have a product that is too large"):
+        encode(tokenizer, [user("a"), {**assistant("b 1"), "weight": 1e30}])

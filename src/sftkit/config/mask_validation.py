@@ -32,6 +32,15 @@ def role_problems(config: DataOptions) -> Iterator[str]:
         yield f"{key} is about assistant turns, and roles_to_train has other roles; set only one of them"
 
 
+def reasoning_problems(config: DataOptions) -> Iterator[str]:
+    """Yield what is wrong with `empty_reasoning` beside other keys."""
+    if config.empty_reasoning != "keep" and config.response_template is not None:
+        yield (
+            f"empty_reasoning={config.empty_reasoning} is about conversations, and cannot be used with "
+            "response_template; leave one of them out"
+        )
+
+
 def pattern_problems(config: DataOptions) -> Iterator[str]:
     """Yield what is wrong with `mask_pattern` and `pattern_weights`."""
     patterns = patterns_of(config)

@@ -14,7 +14,7 @@ from typing import Any
 
 from sftkit.config.commands import PreprocessConfig
 from sftkit.config.fields import OptionInfo, keys_where, option_info, to_plain_data
-from sftkit.config.mask_validation import pattern_problems, patterns_of, role_problems
+from sftkit.config.mask_validation import pattern_problems, patterns_of, reasoning_problems, role_problems
 from sftkit.config.mix_validation import WEIGHT_TOLERANCE, mix_problems
 from sftkit.config.render_validation import render_problems
 from sftkit.config.row_validation import packing_problems, parquet_column_problems
@@ -77,6 +77,7 @@ def _problems(config: DataOptions) -> Iterator[str]:
     yield from _output_problems(config)
     yield from _template_problems(config)
     yield from role_problems(config)
+    yield from reasoning_problems(config)
     yield from pattern_problems(config)
     yield from _hidden_problems(config)
     yield from _storage_problems(config)

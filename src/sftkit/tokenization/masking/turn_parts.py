@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from sftkit.core.row_log import RowError
 from sftkit.core.token_kinds import TokenKind
+from sftkit.core.weights.loss_weight_column import loss_weight
 from sftkit.tokenization.conversations import Message, role_of, text_after_reasoning, text_of
 from sftkit.tokenization.encoding.spans import Span
 from sftkit.tokenization.masking.reasoning import TAGS_ONLY, answer_start
@@ -101,6 +102,9 @@ def weigh_parts(parts: Sequence[Part], weights: Sequence[tuple[int, int, float]]
         parts: ordered and disjoint.
         weights: ordered and disjoint.
 
+    Raises:
+        RowError: a product is not a finite float32.
+
     Example:
         >>> [tuple(part) for part in weigh_parts([Part(0, 9, TokenKind.CONTENT)], [(0, 4, 0.5)])]
         [(0, 4, <TokenKind.CONTENT: 1>, 0.5), (4, 9, <TokenKind.CONTENT: 1>, 1.0)]
@@ -118,6 +122,8 @@ def weigh_parts(parts: Sequence[Part], weights: Sequence[tuple[int, int, float]]
             weighed += [part._replace(start=position, end=inside[0]), Part(*inside, part.kind, part.weight * weight)]
             position = inside[1]
         weighed.append(part._replace(start=position))
+    if any(loss_weight(part.weight) is None for part in weighed):
+        raise RowError("the loss weights of a message and of pattern_weights have a product that is too large")
     return [part for part in weighed if part.start < part.end]
 
 
