@@ -32,7 +32,8 @@ def verify_formats(root: AnyPath, manifest: Manifest, progress: Progress) -> Che
             differences += found
             if not found:
                 size = format_value(sum(file.bytes for file in files))
-                verified.append(f"{format_value(len(files))} files of {name} ({size} bytes): sha256")
+                what = "file" if len(files) == 1 else "files"
+                verified.append(f"{format_value(len(files))} {what} of {name} ({size} bytes): sha256")
     return CheckOutcome(tuple(verified), tuple(differences))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, pairwise, repeat
@@ -64,8 +65,29 @@ class _JsonLinesFile(ShardFile):
         elif column.type == _LISTS_OF_WEIGHTS:
             values = pc.binary_join_element_wise(pc.cast(column.values, pa.string()), "", ",")
         else:
-            return [(json.dumps(value, ensure_ascii=False).encode() for value in column.to_pylist())]
+            return [map(_json_text, column.to_pylist())]
         return [repeat(b"["), _rows_without_last_comma(column, values), repeat(b"]")]
+
+
+def _json_text(value: Any) -> bytes:
+    """Return the JSON of a value; null stands for NaN and infinity, which JSON does not have.
+
+    Example:
+        >>> _json_text({"a": [1.5, float("nan")]})
+        b'{"a": [1.5, null]}'
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:
+        return json.dumps(_finite(value), ensure_ascii=False).encode()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class _IntegerTexts:
