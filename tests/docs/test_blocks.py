@@ -207,10 +207,11 @@ def test_exactly_these_blocks_are_skipped() -> None:
     skipped = Counter(block.first_line for page in PAGES for block in blocks_of(page) if block.is_skipped)
     assert skipped == {
         "# needs a GPU": 3,
-        "# needs several GPUs": 3,
+        "# needs several GPUs": 4,
         "# needs several machines": 2,
         "# needs network access": 6,
         "# needs a Kubernetes cluster": 1,
+        "# needs a chat template that can skip reasoning": 1,
         "# takes several minutes": 6,
     }
 

@@ -63,7 +63,7 @@ def add_padding(table: pa.Table, padding: PackPadding) -> pa.Table:
     Example:
         >>> packs = pa.table({"input_ids": [[5, 6, 7]], "labels": [[-100, 6, 7]], "seq_lengths": [[3]]})
         >>> add_padding(packs, PackPadding(4, token=0)).to_pylist()
-        [{'input_ids': [5, 6, 7, 0], 'labels': [-100, 6, 7, -100], 'seq_lengths': [3, 1], 'padding': [1]}]
+        [{'input_ids': [5, 6, 7, 0], 'labels': [-100, 6, 7, -100], 'seq_lengths': [3, 1], 'padding': 1}]
     """
     added = padding.tokens(_lengths(table.column(INPUT_IDS)))
     has_padding = (added > 0).astype(np.int64)

@@ -31,7 +31,7 @@ def divide_step(sizes: Offsets, processes: int, batches: int, most: int, *, padd
 
     Example:
         >>> divide_step(np.array([9, 5, 4, 2, 1, 1]), processes=2, batches=2, most=2, padded=False)
-        [[0], [1], [4, 5], [2, 3]]
+        [[0], [1, 5], [3], [2, 4]]
     """
     if padded or processes == 1:
         parts = processes * batches
@@ -80,7 +80,7 @@ def exchange_rows(sizes: Offsets, parts: list[list[int]]) -> list[list[int]]:
 
     Example:
         >>> exchange_rows(np.array([9, 8, 5, 2]), [[0, 1], [2, 3]])
-        [[0, 3], [1, 2]]
+        [[1, 2], [0, 3]]
     """
     part_of: Ids = np.empty(len(sizes), np.int32)
     for number, part in enumerate(parts):
