@@ -94,6 +94,17 @@ def write_nemo(path: Path, made: Rows) -> Path:
     return path
 
 
+def write_arrays(prefix: Path, made: Rows) -> Path:
+    """One-dimensional arrays with the offsets of rows; returns that of `input_ids`."""
+    arrays = {name: np.concatenate([row[name] for row in made]).astype(np.int32) for name in ("input_ids", "labels")}
+    arrays["row_offsets"] = np.cumsum([0, *(len(row["input_ids"]) for row in made)])
+    if "seq_lengths" in made[0]:
+        arrays["seq_offsets"] = np.cumsum([0, *(length for row in made for length in row["seq_lengths"])])
+    for name, array in arrays.items():
+        np.save(prefix.with_name(f"{prefix.name}.{name}.npy"), array)
+    return prefix.with_name(f"{prefix.name}.input_ids.npy")
+
+
 def write_indexed(prefix: Path, made: Rows) -> Path:
     """Megatron's pair of files; returns the `.idx` file."""
     lengths = [length for row in made for length in _lengths(row)]
@@ -166,6 +177,7 @@ FORMATS: Mapping[str, Callable[[Path, Rows], Path]] = {
     "jsonl": lambda folder, made: write_jsonl(folder / "rows.jsonl", made),
     "arrow": lambda folder, made: write_saved(folder / "saved", made),
     "axolotl": lambda folder, made: write_saved(folder / "axolotl", with_positions(made)),
+    "npy": lambda folder, made: write_arrays(folder / "set", made).parent,
     "nemo": lambda folder, made: write_nemo(folder / "nemo.npy", made),
     "bridge": lambda folder, made: write_parquet(folder / "bridge.parquet", with_masks(made)),
     "megatron": lambda folder, made: write_indexed(folder / "text_document", made).with_suffix(""),

@@ -233,18 +233,22 @@ def test_megatron_bridge_trains_the_same_tokens(out: Path, pads_bounds: bool) ->
     assert len(shapes) == 1 or not pads_bounds
 
 
-def test_what_a_loss_mask_cannot_hold_is_refused(chats: Path, tmp_path: Path) -> None:
+def test_what_a_format_cannot_hold_is_refused(chats: Path, tmp_path: Path) -> None:
     weighted = dataset(chats, data_handlers=[handler(CHATS)], loss_weight=0.5)
     with pytest.raises(DataError, match=r"output_format=megatron: holds a loss mask, and the rows have loss weights"):
         preprocess(tmp_path / "a", weighted, output_format=("parquet", "megatron"), model_name_or_path="sample:model")
+    retained = dataset(chats, data_handlers=[handler(CHATS)], retain_columns=("messages",))
+    with pytest.raises(DataError, match="output_format=npy: cannot hold the column 'messages', which would be lost"):
+        preprocess(tmp_path / "a", retained, output_format=("npy",), model_name_or_path="sample:model")
     named = {"output_format": ("megatron",), "source_column": True, "model_name_or_path": "sample:model"}
     with pytest.raises(
         DataError, match=r"output_format=megatron: cannot hold the column 'source', which would be lost"
     ):
         preprocess(tmp_path / "b", dataset(chats, data_handlers=[handler(CHATS)]), **named)
     text = write_jsonl(tmp_path / "text.jsonl", [{"text": "a"}])
-    with pytest.raises(DataError, match=r"output_format=nemo: holds tokens, and the rows are text \('text'\)"):
-        preprocess(tmp_path / "c", dataset(text), output_format=("parquet", "nemo"))
+    for name in ("nemo", "npy"):
+        with pytest.raises(DataError, match=rf"output_format={name}: holds tokens, and the rows are text \('text'\)"):
+            preprocess(tmp_path / "c", dataset(text), output_format=("parquet", name))
     assert not any(tmp_path.glob("*/manifest.json"))
 
 

@@ -116,8 +116,27 @@ def mds_value(encoding: str, data: bytes) -> Any:
     )()
 
 
+def npy_rows(output: Path, split: str) -> list[Row]:
+    found = []
+    for file in sorted((output / "npy").glob(f"{split}-*.input_ids.npy")):
+        stem = file.name.removesuffix(".input_ids.npy")
+        arrays = {each.name.split(".")[1]: np.load(each, mmap_mode="r") for each in file.parent.glob(f"{stem}.*")}
+        rows, sequences = (arrays.pop(name, None) for name in ("row_offsets", "seq_offsets"))
+        assert rows is not None
+        assert rows.dtype == np.int64
+        for number, (start, stop) in enumerate(pairwise(rows.tolist())):
+            row = {name: array[start:stop].tolist() for name, array in arrays.items() if len(array) == rows[-1]}
+            row |= {name: int(array[number]) for name, array in arrays.items() if len(array) == len(rows) - 1}
+            if sequences is not None:
+                first, last = np.searchsorted(sequences, (start, stop))
+                row["seq_lengths"] = np.diff(sequences[first : last + 1]).tolist()
+                row |= {name: array[first:last].tolist() for name, array in arrays.items() if name == "source"}
+            found.append(row)
+    return found
+
+
 def without_null_sources(rows: list[Row]) -> list[Row]:
-    """What MDS holds: the source of padding is -1."""
+    """What MDS and arrays hold: the source of padding is -1."""
     return [
         {**row, "source": [-1 if each is None else each for each in row["source"]]}
         if isinstance(row.get("source"), list)
@@ -128,18 +147,20 @@ def without_null_sources(rows: list[Row]) -> list[Row]:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_format_has_the_rows_of_the_parquet_shards(layout: str, chats: Path, tmp_path: Path) -> None:
-    manifest = made(tmp_path / "out", chats, ("parquet", "jsonl", "mds"), **LAYOUTS[layout])
+    manifest = made(tmp_path / "out", chats, ("parquet", "jsonl", "mds", "npy"), **LAYOUTS[layout])
     for split in SPLITS:
         rows = written(tmp_path / "out", split)
         lines = json_lines(tmp_path / "out", split)
         assert len(rows) == manifest.splits[split].rows > 0
         assert as_float32(lines) == as_float32(rows)
         assert as_float32(mds_rows(tmp_path / "out", split)) == as_float32(without_null_sources(rows))
+        without_meta = [{name: row[name] for name in row if name != "meta"} for row in without_null_sources(rows)]
+        assert npy_rows(tmp_path / "out", split) == without_meta
         assert list(lines[0]) == list(manifest.columns)
-        for name in ("jsonl", "mds"):
+        for name in ("jsonl", "mds", "npy"):
             files = [file for file in manifest.formats[name] if f"/{split}-" in file.file]
             assert sum(file.rows or 0 for file in files) == len(rows)
-    for name in ("jsonl", "mds"):
+    for name in ("jsonl", "mds", "npy"):
         found = compare_datasets(InspectConfig(directory=str(tmp_path / "out" / name), compare=str(tmp_path / "out")))
         assert (found.differs, found.settings, found.a.has_manifest) == (False, (), True)
 
@@ -182,14 +203,15 @@ def test_rows_of_text_keep_their_text(tmp_path: Path) -> None:
 
 def test_another_format_needs_no_parquet_and_no_tokenizing(chats: Path, tmp_path: Path) -> None:
     staging = str(tmp_path / "units")
-    made(tmp_path / "first", chats, ("parquet", "mds"), staging_dir=staging)
-    manifest = made(tmp_path / "second", chats, ("mds",), staging_dir=staging, num_workers=2)
+    made(tmp_path / "first", chats, ("parquet", "mds", "npy"), staging_dir=staging)
+    manifest = made(tmp_path / "second", chats, ("mds", "npy"), staging_dir=staging, num_workers=2)
     assert manifest.units_found == manifest.units
     assert all(not split.shards for split in manifest.splits.values())
     assert "jsonl" not in manifest.formats
     second = tmp_path / "second"
-    assert sorted(path.name for path in second.iterdir()) == ["README.md", "manifest.json", "mds"]
-    assert files_below(second / "mds") == files_below(tmp_path / "first" / "mds")
+    assert sorted(path.name for path in second.iterdir()) == ["README.md", "manifest.json", "mds", "npy"]
+    for name in ("mds", "npy"):
+        assert files_below(second / name) == files_below(tmp_path / "first" / name)
     assert open_shards(str(second)).column_names("train") == ["input_ids", "labels", "meta"]
     assert not compare_datasets(InspectConfig(directory=str(second), compare=str(tmp_path / "first"))).differs
 
@@ -267,7 +289,7 @@ def test_a_manifest_of_a_stranger_removes_nothing_outside(name: str, chats: Path
 
 def test_formats_that_do_not_exist_are_refused(chats: Path, tmp_path: Path) -> None:
     problems: list[Problem] = []
-    assert bind_config(PreprocessConfig, {"output_dir": "out", "output_format": "parquet, npy"}, problems) is None
-    assert problems[0].message.startswith("output_format: no trainer reads plain arrays of rows")
+    assert bind_config(PreprocessConfig, {"output_dir": "out", "output_format": "parquet, litdata"}, problems) is None
+    assert problems[0].message.startswith("output_format: LitGPT's loader of LitData trains every token")
     with pytest.raises(ConfigError, match="output_format: names no format; leave it out to write parquet"):
         made(tmp_path / "out", chats, ())

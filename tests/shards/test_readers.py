@@ -16,7 +16,18 @@ import pyarrow as pa
 import pytest
 
 import sftkit
-from foreign_files import FORMATS, SEQUENCES, packs, rows, write_indexed, write_jsonl, write_mds, write_nemo, zstd
+from foreign_files import (
+    FORMATS,
+    SEQUENCES,
+    packs,
+    rows,
+    write_arrays,
+    write_indexed,
+    write_jsonl,
+    write_mds,
+    write_nemo,
+    zstd,
+)
 from sftkit.errors import DataError, SftkitError, SourceError
 from sftkit.shards.readers.open_file import open_shard_file
 
@@ -51,13 +62,19 @@ def test_rows_are_found_by_number_and_shown(tmp_path: Path) -> None:
 
 
 def test_groups_are_read_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("numpy_file._GROUP_ROWS", "mds_file._GROUP_BYTES", "indexed_file._GROUP_TOKENS"):
+    for module in (
+        "numpy_files.numpy_file._GROUP_ROWS",
+        "mds_file._GROUP_BYTES",
+        "indexed_file._GROUP_TOKENS",
+        "numpy_files.array_set._GROUP_TOKENS",
+    ):
         monkeypatch.setattr(f"sftkit.shards.readers.{module}", 1)
     many = [*packs(), *packs()[::-1]]
     places = [
         write_nemo(tmp_path / "x.npy", many),
         write_mds(tmp_path / "mds", many, zstd) / "shard.00000.mds.zstd",
         write_indexed(tmp_path / "x", many),
+        write_arrays(tmp_path / "set", many),
     ]
     for place in places:
         with open_shard_file(place) as file:
@@ -98,6 +115,13 @@ def _with_bytes(path: Path, at: int, data: bytes) -> Path:
     content[at : at + len(data)] = data
     path.write_bytes(content)
     return path
+
+
+def _array_set(folder: Path, name: str, array: Any) -> Path:
+    """A set with another array in place of one of its own."""
+    ids = write_arrays(folder / "x", packs())
+    np.save(folder / f"x.{name}.npy", np.array(array))
+    return ids
 
 
 def _bomb(folder: Path) -> Path:
@@ -169,6 +193,36 @@ BROKEN: dict[str, tuple[Callable[[Path], Path], type[SftkitError], str]] = {
         lambda folder: [np.save(folder / "x.npy", np.zeros((2, 3))), folder / "x.npy"][1],
         SourceError,
         "it holds 2x3 float64, not rows of ids",
+    ),
+    "arrays of other lengths": (
+        lambda folder: _array_set(folder, "labels", [1, 2]),
+        SourceError,
+        r"x\.labels\.npy: does not belong to x\.input_ids\.npy: it holds 2 numbers, not 10 as the others",
+    ),
+    "row offsets beyond the tokens": (
+        lambda folder: _array_set(folder, "row_offsets", [0, 8, 11]).with_name("x.row_offsets.npy"),
+        SourceError,
+        r"x\.row_offsets\.npy: .*: its offsets do not ascend from 0 to 10, the tokens of x\.input_ids\.npy",
+    ),
+    "row offsets that descend": (
+        lambda folder: _array_set(folder, "row_offsets", [0, 11, 10]),
+        SourceError,
+        "its offsets do not ascend",
+    ),
+    "a sequence in two rows": (
+        lambda folder: _array_set(folder, "seq_offsets", [0, 3, 10]),
+        SourceError,
+        r"x\.seq_offsets\.npy: .*: a row begins within a sequence \(x\.row_offsets\.npy\)",
+    ),
+    "floats of a set": (
+        lambda folder: _array_set(folder, "input_ids", np.zeros(10)).parent,
+        SourceError,
+        r"x\.input_ids\.npy: .*: it holds float64, not integers",
+    ),
+    "an array of a set is cut": (
+        lambda folder: _cut(_array_set(folder, "labels", [0] * 10).with_name("x.labels.npy"), 150),
+        SourceError,
+        r"x\.labels\.npy: is not a valid NumPy file: it has 150 of 208 bytes",
     ),
     "no JSON": (
         lambda folder: [path := write_jsonl(folder / "x.jsonl", rows()), path.open("a").write("{no")][0],

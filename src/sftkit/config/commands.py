@@ -33,18 +33,17 @@ class PreprocessConfig(DataOptions):
     num_eval_dataset_shards: int = option(1, minimum=1, panel=_OUTPUT, help="Number of validation shards.")
     output_format: tuple[str, ...] = option(
         ("parquet",),
-        choices=("parquet", "jsonl", "mds", "megatron", "nemo"),
+        choices=("parquet", "jsonl", "mds", "npy", "megatron", "nemo"),
         plugins="output_formats",
         refused={
-            "npy": "no trainer reads plain arrays of rows with a loss mask; write nemo for packed .npy files, or "
-            "parquet, which LitGPT and torchtitan load with the lines in docs/interop.md",
             "litdata": "LitGPT's loader of LitData trains every token; write parquet, which it loads with the lines in "
             "docs/interop.md",
         },
         panel=_OUTPUT,
         help="Formats of the shards, one or several. parquet: what `train` reads; jsonl: JSON "
-        "Lines; mds: MosaicML Streaming; megatron: indexed .bin/.idx with loss masks, and packed Parquet of "
-        "Megatron-Bridge; nemo: packed .npy. All but Parquet have a folder of their name in output_dir.",
+        "Lines; mds: MosaicML Streaming; npy: an array of each column, for loaders of your own; megatron: indexed "
+        ".bin/.idx with loss masks, and packed Parquet of Megatron-Bridge; nemo: packed .npy. All but Parquet have a "
+        "folder of their name in output_dir.",
     )
     pad_seq_to_multiple: int = option(
         1,

@@ -15,6 +15,7 @@ from sftkit.shards.format_shards import find_manifest_above, listed_splits
 from sftkit.shards.manifest import Manifest, read_manifest
 from sftkit.shards.readers.find_files import MDS_INDEX, PARQUET_SUFFIX, find_shard_files
 from sftkit.shards.readers.indexed_file import INDEX_SUFFIX
+from sftkit.shards.readers.numpy_files.array_set import ids_of_set
 from sftkit.shards.readers.open_file import index_of, open_shard_file, reader_of, tokens_of
 from sftkit.shards.readers.parquet_file import ParquetRowFile
 from sftkit.storage.dataset_files import MANIFEST_NAME, require_complete_dataset
@@ -142,6 +143,7 @@ def _open_file(path: AnyPath, location: str) -> ShardSet:
         return _open_shards(path.parent, location)
     if path.name.endswith(INDEX_SUFFIX):
         path = tokens_of(path)
+    path = ids_of_set(path)
     manifest = read_manifest(path.parent)
     for split, info in manifest.splits.items() if manifest is not None else ():
         if any(shard.file == path.name for shard in info.shards):

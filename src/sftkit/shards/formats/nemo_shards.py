@@ -7,16 +7,15 @@ memory as Python objects. Every integer has 5 bytes. Source of the opcodes: `pic
 
 from __future__ import annotations
 
-import io
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 
 import numpy as np
-import numpy.lib.format
 import numpy.typing as npt
 
+from sftkit.shards.formats.npy_header import npy_header
 from sftkit.shards.formats.packed_sequences import (
     HELD_COLUMNS,
     PackedSequences,
@@ -58,7 +57,7 @@ class NemoShards(ShardFormat):
         """As `ShardFormat.open`."""
         with new_file(place.root, f"{self.registered_as}/{place.name}.npy") as file:
             rows = len(sequences.row_sizes)
-            file.write(_npy_header(rows) + _start_of_pickle(rows))
+            file.write(npy_header("|O", rows) + _start_of_pickle(rows))
             yield _NemoFile(file, self.options)
 
     def index(self, splits: Mapping[str, WrittenSplit]) -> Mapping[str, bytes]:
@@ -108,13 +107,6 @@ def _integers(values: npt.NDArray[np.int32] | npt.NDArray[np.int64]) -> memoryvi
     opcodes[:, 0] = _BININT
     opcodes[:, 1:] = values.astype("<i4").view(np.uint8).reshape(-1, 4)
     return opcodes.reshape(-1).data
-
-
-def _npy_header(rows: int) -> bytes:
-    stream = io.BytesIO()
-    header = {"descr": "|O", "fortran_order": False, "shape": (rows,)}
-    numpy.lib.format.write_array_header_1_0(stream, header)
-    return stream.getvalue()
 
 
 def _start_of_pickle(rows: int) -> bytes:

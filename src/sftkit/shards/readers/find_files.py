@@ -13,6 +13,7 @@ from typing import Any
 from sftkit.core.splits import SPLITS, TRAIN, VALIDATION, splits_from_path
 from sftkit.errors import DataError, SourceError
 from sftkit.shards.readers.indexed_file import INDEX_SUFFIX, indexed_names
+from sftkit.shards.readers.numpy_files.array_set import ARRAY_SUFFIX, set_names
 from sftkit.shards.readers.open_file import FORMATS
 from sftkit.storage.dataset_files import ROW_LIST_NAMES
 from sftkit.storage.files import file_size, file_sizes_recursive, read_bytes
@@ -27,7 +28,7 @@ MDS_INDEX = "index.json"
 
 _DATASET_DICT = "dataset_dict.json"
 _DATASET_STATE = "state.json"
-_SUFFIXES = (".arrow", INDEX_SUFFIX, ".npy", ".jsonl")
+_SUFFIXES = (".arrow", INDEX_SUFFIX, ARRAY_SUFFIX, ".jsonl")
 _PLAIN_PATH = re.compile(r"[\w.@=+ -]+(?:/[\w.@=+ -]+)*")
 
 
@@ -71,7 +72,8 @@ def find_shard_files(root: AnyPath, location: str) -> Splits:
         raise SourceError(f"{location}: holds {' and '.join(kinds)} files; name one of them")
     if not kinds:
         raise SourceError(f"{location}: no files of shards in this directory; read are {FORMATS}")
-    chosen = indexed_names(found[INDEX_SUFFIX]) if kinds[0] == INDEX_SUFFIX else found[kinds[0]]
+    choose = {INDEX_SUFFIX: indexed_names, ARRAY_SUFFIX: set_names}.get(kinds[0], list)
+    chosen = choose(found[kinds[0]])
     return _by_split([(name, root / name) for name in chosen])
 
 

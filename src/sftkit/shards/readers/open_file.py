@@ -7,7 +7,9 @@ from sftkit.shards.readers.arrow_file import FILE_MAGIC, STREAM_MAGIC, ArrowRowF
 from sftkit.shards.readers.indexed_file import INDEX_MAGIC, INDEX_SUFFIX, TOKENS_SUFFIX, IndexedRowFile
 from sftkit.shards.readers.jsonl_file import JsonLinesRowFile
 from sftkit.shards.readers.mds_file import MdsRowFile
-from sftkit.shards.readers.numpy_file import NUMPY_MAGIC, NumpyRowFile
+from sftkit.shards.readers.numpy_files.array_set import ArraySetRowFile, is_array_set
+from sftkit.shards.readers.numpy_files.numpy_file import NumpyRowFile
+from sftkit.shards.readers.numpy_files.numpy_header import NUMPY_MAGIC
 from sftkit.shards.readers.parquet_file import ParquetRowFile
 from sftkit.shards.readers.row_file import RowFile
 from sftkit.storage.files import file_size
@@ -20,7 +22,9 @@ FORMATS = "Parquet, Arrow, Megatron's .bin and .idx, MDS, .npy, or JSON Lines wi
 
 _PARQUET = ".parquet"
 _MDS = ".mds"
-_Reader = ParquetRowFile | ArrowRowFile | IndexedRowFile | NumpyRowFile | JsonLinesRowFile | MdsRowFile
+_Reader = (
+    ParquetRowFile | ArrowRowFile | IndexedRowFile | NumpyRowFile | ArraySetRowFile | JsonLinesRowFile | MdsRowFile
+)
 _BY_MAGIC: dict[bytes, type[_Reader]] = {
     b"PAR1": ParquetRowFile,
     FILE_MAGIC: ArrowRowFile,
@@ -49,6 +53,8 @@ def reader_of(path: AnyPath) -> type[_Reader]:
         return MdsRowFile
     if path.name.endswith(TOKENS_SUFFIX) and file_size(index_of(path)) >= 0:
         return IndexedRowFile
+    if is_array_set(path):
+        return ArraySetRowFile
     try:
         with open_binary(path) as file:
             start = file.read(_MAGIC_BYTES)

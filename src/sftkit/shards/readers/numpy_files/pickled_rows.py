@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from sftkit.shards.readers.pickle_bytes import PickleBytes, PickleError
+from sftkit.shards.readers.numpy_files.pickle_bytes import PickleBytes, PickleError
 
 _ARRAY, _DATA_TYPE, _SCALAR = "ndarray", "dtype", "scalar"
 _RECONSTRUCT = "_reconstruct"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -14,18 +13,13 @@ import pyarrow as pa
 from sftkit.core.error_text import first_line
 from sftkit.core.rows import INPUT_IDS
 from sftkit.errors import SourceError
-from sftkit.shards.readers.pickled_rows import PickledRows
+from sftkit.shards.readers.numpy_files.numpy_header import read_header
+from sftkit.shards.readers.numpy_files.pickled_rows import PickledRows
 from sftkit.shards.readers.row_file import RowFile
 from sftkit.shards.readers.value_arrays import array_of_any, list_of_integers, list_of_numbers
 from sftkit.storage.paths import AnyPath
 from sftkit.storage.streams import open_binary
 
-NUMPY_MAGIC = b"\x93NUMPY"
-
-_HEADER = re.compile(
-    rb"\{'descr': '(?P<type>\|O|[<>|=][iufb][1248])', 'fortran_order': (?P<order>True|False), "
-    rb"'shape': \((?P<shape>[\d, ]{0,100})\), \}\s*"
-)
 _GROUP_ROWS = 64
 _GROUP_TOKENS = 1 << 20
 
@@ -50,7 +44,7 @@ class NumpyRowFile(RowFile):
             self._file = open_binary(path)
             self._size = self._file.seek(0, os.SEEK_END)
             self._file.seek(0)
-            shape, self._type = self._read_header()
+            shape, self._type = read_header(self._file)
             self._begin = self._file.tell()
             if self._type.hasobject:
                 self._open_packs(shape)
@@ -58,19 +52,6 @@ class NumpyRowFile(RowFile):
                 self._open_rows(shape)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise self.broken(first_line(error).rstrip(".")) from None
-
-    def _read_header(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        """Read shape and data type. numpy's own function evaluates the header as Python code, if only a literal."""
-        start = self._file.read(len(NUMPY_MAGIC) + 4)
-        if len(start) < len(NUMPY_MAGIC) + 4 or start[-4:-2] != b"\x01\x00":
-            raise ValueError("it has not the header of version 1.0")
-        found = _HEADER.fullmatch(self._file.read(int.from_bytes(start[-2:], "little")))
-        if found is None:
-            raise ValueError("its header is not that of an array of numbers or objects")
-        if found["order"] == b"True" and b"," in found["shape"].strip(b" ,"):
-            raise ValueError("its rows are not contiguous (fortran_order)")
-        kind = found["type"].decode()
-        return tuple(int(size) for size in found["shape"].split(b",") if size.strip()), np.dtype(kind)
 
     def _open_packs(self, shape: tuple[int, ...]) -> None:
         if len(shape) != 1 or shape[0] > self._size:
