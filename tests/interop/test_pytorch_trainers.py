@@ -1,4 +1,4 @@
-"""MosaicML Streaming, torchtune, LitGPT and torchtitan on our shards, loaded as docs/interop.md shows."""
+"""MosaicML Streaming, numpy, torchtune, LitGPT and torchtitan on our shards, loaded as docs/interop.md shows."""
 
 from __future__ import annotations
 
@@ -26,6 +26,18 @@ def test_mosaicml_streaming(shards: Callable[..., Path], model: Any, packed: boo
     with torch.no_grad():
         found = model(**next(iter(loader(path, rows=4, shuffle=False)))).loss.item()
     assert found == pytest.approx(loss_of(model, sequences(shards("sftkit", packed=packed), range(4))), abs=1e-5)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_arrays_of_numpy(shards: Callable[..., Path], model: Any, packed: bool) -> None:
+    path = shards("sftkit", packed=packed, output_format=("parquet", "npy"))
+    data = page_module("npy_shards.py")["Arrays"](path / "npy" / "train-00000-of-00001", packed)
+    assert len(data) == len(sequences(path)) or packed
+    for number in (0, len(data) - 1):
+        row = {name: each[None].long() for name, each in data[number].items()}
+        with torch.no_grad():
+            found = model(**row).loss.item()
+        assert found == pytest.approx(loss_of(model, sequences(path, [number])), abs=1e-5)
 
 
 def shifted(labels: torch.Tensor) -> torch.Tensor:
