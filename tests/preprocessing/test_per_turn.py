@@ -363,17 +363,30 @@ def test_options_that_do_not_go_together(options: dict[str, Any], problem: str) 
     assert caught.value.problems == (problem,)
 
 
-def test_per_turn_needs_conversations(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"render": "per_turn"}, "render=per_turn renders conversations"),
+        ({"roles_to_train": ("user",)}, "roles_to_train is about messages of conversations"),
+        ({"empty_reasoning": "drop"}, "empty_reasoning is about messages of conversations"),
+        ({"pattern_weights": {"a": 2}}, "pattern_weights is about messages of conversations"),
+    ],
+)
+def test_keys_about_conversations_need_some(tmp_path: Path, options: dict[str, Any], named: str) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"input_ids": [1, 2], "labels": [1, 2]}])
     config = PreprocessConfig(
         output_dir="o",
         datasets=(dataset(source),),
         model_name_or_path="sample:model",
-        render="per_turn",
         num_workers=1,
+        **options,
     )
-    with pytest.raises(ConfigError, match="render=per_turn renders conversations, but no data set has the handler"):
+    with pytest.raises(ConfigError, match=f"{named}, but no data set has the handler"):
         plan(config)
+
+
+def test_values_of_render(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [])
     assert (
         "render must be one of auto, once, per_turn, not 'each'"
         in sftkit("preprocess", "--training_data_path", source, "--render", "each", "--output_dir", tmp_path / "o").err

@@ -11,6 +11,7 @@ from sftkit.audit.checks.collector import AuditCollector
 from sftkit.audit.expectations.expected import Expectations, RowOrigin
 from sftkit.audit.expectations.learn import learn_expectations
 from sftkit.config.schema.option_values import PER_TURN, SPLIT_TURNS
+from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.panics import panics_as_errors
 from sftkit.core.progress import Done, Report, Stopwatch, no_report
 from sftkit.core.row_kinds import RowKind
@@ -35,6 +36,9 @@ from sftkit.tokenization.chat_tokenizer import ChatTokenizer
 
 FINALIZE = "finish"
 """Name, in row counts and times, of the step after all handlers (see `RowFinalizer`)."""
+
+_ABOUT_MESSAGES = ("roles_to_train", "empty_reasoning", "pattern_weights")
+"""Options without effect unless conversations are tokenized."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Pipeline:
         for name in self._datasets:
             self._bound_steps(name)
         if not any(each.splits_turns for each in self._datasets.values()):
-            self._check_makes_no_pieces()
+            self._check_needs_no_conversations()
         if self._check_tools != OFF and not any(each.reads_conversations for each in self._datasets.values()):
             raise ConfigError(
                 f"check_tools={self._check_tools} checks conversations, but no data set has a handler that reads them, "
@@ -90,12 +94,15 @@ class Pipeline:
                 "check_tools=off"
             )
 
-    def _check_makes_no_pieces(self) -> None:
+    def _check_needs_no_conversations(self) -> None:
         handler = "but no data set has the handler tokenize_and_apply_chat_template_with_masking; use it, or"
         if self._options.overflow == SPLIT_TURNS:
             raise ConfigError(f"overflow=split_turns splits conversations, {handler} another value of overflow")
         if self._options.render == PER_TURN:
             raise ConfigError(f"render=per_turn renders conversations, {handler} leave render out")
+        for key in _ABOUT_MESSAGES:
+            if getattr(self._options, key) != getattr(DataOptions(), key):
+                raise ConfigError(f"{key} is about messages of conversations, {handler} leave {key} out")
 
     @property
     def row_kinds(self) -> set[RowKind | None]:
