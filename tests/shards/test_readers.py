@@ -105,6 +105,11 @@ def _index_lists(folder: Path, name: str) -> Path:
     return folder / "mds"
 
 
+def _without_shards(folder: Path) -> Path:
+    (folder / "index.json").write_text('{"version": 2, "shards": []}')
+    return folder
+
+
 def _cut(path: Path, size: int) -> Path:
     path.write_bytes(path.read_bytes()[:size])
     return path
@@ -175,6 +180,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Path], type[SftkitError], str]] = {
         DataError,
         "no file below its directory",
     ),
+    "index.json is empty": (_without_shards, SourceError, "lists no shards"),
     "index.json names nothing": (
         lambda folder: _index_lists(folder, "y.mds"),
         DataError,

@@ -81,8 +81,8 @@ def mds_files(folder: AnyPath) -> tuple[AnyPath, ...]:
     """Return the files that the index of an MDS folder lists. Raises as `find_shard_files`."""
     index = folder / MDS_INDEX
     shards = _read_json(index).get("shards")
-    if not isinstance(shards, list):
-        raise SourceError(f"{index}: is no index of MDS: it lists no shards")
+    if not isinstance(shards, list) or not shards:
+        raise SourceError(f"{index}: is no index of MDS: it lists no shards; copy the data set again")
     return tuple(_mds_file(index, shard) for shard in shards)
 
 
