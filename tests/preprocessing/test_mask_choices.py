@@ -427,7 +427,7 @@ def test_prompts_that_differ_from_those_of_inference_are_reported(tmp_path: Path
     rows: list[Row] = [{"messages": TALK[:2]}, {"messages": TALK}, {"messages": [system("s"), *TALK]}]
     source = write_jsonl(tmp_path / "in.jsonl", rows)
     template = QWEN_THINKING.source
-    assert found(make(source, template)[0])["prompt_mismatch"] == ["in.jsonl:2", "in.jsonl:3"]
+    assert found(make(source, template, render="once")[0])["prompt_mismatch"] == ["in.jsonl:2", "in.jsonl:3"]
     assert found(make(source, template, train_on="last_assistant")[0]) == {}
 
 
@@ -497,7 +497,7 @@ def test_the_error_for_an_invalid_choice_is_one_sentence(tmp_path: Path) -> None
 def test_the_error_for_a_choice_of_the_wrong_type_in_a_file_is_one_sentence(tmp_path: Path) -> None:
     cases = [
         ("reasoning: [mask]", "reasoning must be text, not a list"),
-        ("reasoning: true", "reasoning must be one of keep, mask, last_only, not True"),
+        ("reasoning: true", "reasoning must be one of keep, mask, last_only, not 'True'"),
         ("chat_template_kwargs: [1]", "chat_template_kwargs must hold keys and values, not a list"),
         ("chat_template_kwargs: {tokenize: true}", f"chat_template_kwargs must not contain 'tokenize', {RESERVED}"),
         ("special_tokens_in_content: {a: 1}", "special_tokens_in_content must be text, not keys and values"),

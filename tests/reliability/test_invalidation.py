@@ -429,7 +429,7 @@ ROWS = [
     option("mask_pattern", None, NONE, kind="chats", done=True, same=True),
     option("pattern_weights", {"[a-z]+": 0.5}, ALL, kind="chats"),
     option("roles_to_train", ("user", "assistant"), ALL, kind="chats"),
-    option("empty_reasoning", "drop", ALL, kind="chats"),
+    option("empty_reasoning", "drop", ALL, kind="chats", same=True),
     option("range_edges", "inner", ALL, kind="chats", same=True),
     option("train_on_stop", "none", ALL, kind="chats"),
     option("train_on_stop", "last", ALL, kind="chats"),
