@@ -12,8 +12,8 @@ _NO_SPAN = (sys.maxsize, sys.maxsize)
 
 
 def turn_starts(turns: Sequence[AssistantTurn]) -> list[int]:
-    """Return `prompt_ends` of turns that are trained as a whole."""
-    starts = [start for _, start, _ in turns]
+    """Return `prompt_ends` of turns that are trained as a whole; empty ones have none."""
+    starts = [start for _, start, end in turns if start < end]
     if len(turns) < 2 or turns[-1].message - turns[0].message >= len(turns) - 1:  # each turn is of another message
         return starts
     return prompt_ends(turns, [(start, end) for _, start, end in turns])
