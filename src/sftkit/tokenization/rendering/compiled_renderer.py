@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from sftkit.core.error_text import first_line
@@ -42,6 +43,7 @@ class CompiledRenderer:
             UnsupportedByEngineError: its output cannot be recorded.
         """
         self._reference = reference
+        self._last: tuple[Conversation, Conversation] | None = None
         self._special_tokens: Mapping[str, Any] = dict(tokenizer.special_tokens_map)
         source = reference.source(with_tools=False)
         if not _is_plain(self._special_tokens) or not reference.can_record(source):
@@ -75,10 +77,7 @@ class CompiledRenderer:
             if recording is not None:
                 return recording
         source = self.source(with_tools=conversation.tools is not None) if template is None else template
-        try:
-            prepared = _with_distinct_messages(_prepared(conversation))
-        except RecursionError:
-            raise RowError("it has values that are nested too deeply") from None
+        prepared = self._prepare(conversation)
         values = {
             **self._special_tokens,
             **prepared.variables,
@@ -103,10 +102,38 @@ class CompiledRenderer:
         require_valid_text(text)
         return recordings[-1]
 
+    def _prepare(self, conversation: Conversation) -> Conversation:
+        """Return a conversation as templates get it; raises as `_prepared`.
+
+        What was prepared last is kept: beginnings of a conversation are often rendered after it.
+        """
+        given, prepared = self._last or (None, None)
+        if given is None or prepared is None or not _begins_with(given, conversation):
+            try:
+                prepared = _with_distinct_messages(_prepared(conversation))
+            except RecursionError:
+                raise RowError("it has values that are nested too deeply") from None
+            self._last = conversation, prepared
+        count = len(conversation.messages)
+        return prepared if count == len(prepared.messages) else prepared.first_messages(count)
+
     def _compiled(self, source: str) -> CompiledTemplate:
         from sftkit.tokenization.templates.compiled_template import compiled_template
 
         return compiled_template(source, self._reference.template_date, direct=True)
+
+
+def _begins_with(whole: Conversation, beginning: Conversation) -> bool:
+    """Return whether a conversation consists of the first messages of another: the same objects, at least one."""
+    messages, some = whole.messages, beginning.messages
+    return (
+        type(messages) is type(some) is list
+        and 0 < len(some) <= len(messages)
+        and all(map(is_, some, messages))
+        and beginning.tools is whole.tools
+        and beginning.documents is whole.documents
+        and beginning.variables is whole.variables
+    )
 
 
 def _messages_of(conversation: Conversation) -> Sequence[Message]:

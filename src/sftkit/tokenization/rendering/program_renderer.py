@@ -54,7 +54,7 @@ class ProgramRenderer:
         Raises:
             RowError: the text has lone surrogates.
         """
-        if conversation.plain is None or conversation.tools is not None or conversation.documents is not None:
+        if conversation.tools is not None or conversation.documents is not None or conversation.plain is None:
             return None
         roles, contents = conversation.plain
         characters = sum(map(len, contents))
