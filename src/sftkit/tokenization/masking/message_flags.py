@@ -102,6 +102,8 @@ def train_flag(message: Message, index: int) -> bool | None:
 
 def _flags(message: Message, index: int) -> dict[str, float]:
     """Return the flags of a message as weights, by their keys: 0 and 1 for false and true; raises as `train_flag`."""
+    if FLAGS.isdisjoint(message):
+        return {}
     flags = {key: _flag_value(key, message[key], index) for key in LOSS_FLAGS if not _is_null(message.get(key))}
     weights = {value for key, value in flags.items() if key in WEIGHT_FLAGS}
     if len({value > 0 for value in flags.values()}) > 1 or len(weights) > 1:

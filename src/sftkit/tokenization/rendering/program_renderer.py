@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -60,9 +60,7 @@ class ProgramRenderer:
         characters = sum(map(len, contents))
         if len(contents) > _MOST_MESSAGES or characters > _MOST_CHARACTERS or self._is_off:
             return None
-        # `repr` tells 1, True and 1.0 apart, which are equal.
-        shape = (repr(conversation.variables) if conversation.variables else "", *roles)
-        found = self._cache.run(shape, contents, lambda: self._make(conversation, contents))
+        found = self._cache.run(_shape(conversation, roles), contents, lambda: self._make(conversation, contents))
         if found is None:
             return None
         program, pieces = found
@@ -107,8 +105,11 @@ class ProgramRenderer:
         """Return a program of the beginning of a conversation, for contents that meet the same conditions."""
         assert earlier.plain is not None
         roles, contents = earlier.plain
-        known = self._beginnings.setdefault((add_generation_prompt, repr(earlier.variables), *roles), [])
+        shape = _shape(earlier, roles)
+        known = self._beginnings.setdefault((add_generation_prompt, *shape), [])
         found = next((program for program in known if program.run(contents) is not None), None)
+        if found is None and not add_generation_prompt:
+            found = self._cache.find(shape, contents)
         if found is None and len(known) < _MOST_BEGINNINGS and len(self._beginnings) < _MOST_SHAPES:
             found = self._make(earlier, contents, add_generation_prompt=add_generation_prompt)
             known += [found] if found is not None else []
@@ -145,3 +146,9 @@ class ProgramRenderer:
         from sftkit.tokenization.tracing.tracer import Tracer
 
         return Tracer(self._reference.source(with_tools=False), self._reference.template_date)
+
+
+def _shape(conversation: Conversation, roles: Sequence[str]) -> tuple[str, ...]:
+    """Return what the programs of a conversation depend on, apart from its contents."""
+    # `repr` tells 1, True and 1.0 apart, which are equal.
+    return (repr(conversation.variables) if conversation.variables else "", *roles)

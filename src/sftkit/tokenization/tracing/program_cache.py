@@ -57,6 +57,10 @@ class ProgramCache:
         pieces = None if made is None else made.run(contents)
         return None if made is None or pieces is None else (made, pieces)
 
+    def find(self, shape: Hashable, contents: Sequence[str]) -> Program | None:
+        """Return a program for a conversation if there is one."""
+        return next((each for each in self._programs.get(shape, ()) if each.run(contents) is not None), None)
+
     def _keep(self, shape: Hashable, programs: Sequence[Program]) -> None:
         """Add programs of a shape, and remove those of others where there are too many."""
         kept = self._programs.setdefault(shape, [])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -71,18 +72,17 @@ def plan_prompts(
     if any(len(each.steps) > _MOST_STEPS for each in (program, *others)):
         return None
     try:
-        values, given = _expressions(program)
-        needed = [condition for each in others for condition in _expressions(each)[1]]
-        own = _canonical(program.parts, values)
+        own, given = _canonical(program)
+        needed = [condition for each in others for condition in _canonical(each).conditions]
         ends: list[tuple[int, int]] = []
         for turn in turns:
-            prompt = _canonical(turn.prompt.parts, _expressions(turn.prompt)[0])
+            prompt = _canonical(turn.prompt).parts
             end = _end_of(own, prompt)
             if end is None:
                 return None
             ends.append(end)
             if turn.alone is not None:
-                alone = _canonical(turn.alone.parts, _expressions(turn.alone)[0])
+                alone = _canonical(turn.alone).parts
                 if _end_of(own, alone) is None and not _lacks_only_empty_reasoning(own, end, alone, prompt, turn):
                     return None
     except _TooLongError:
@@ -91,11 +91,22 @@ def plan_prompts(
     return PromptPlan(tuple(ends), _make_test(left, count, functions) if left else None)
 
 
-def _canonical(parts: Sequence[Part], values: Mapping[str, str]) -> list[Part]:
-    """Return pieces in which the name of each variable is its expression of the contents."""
-    return [
-        replace(part, name=values.get(part.name, part.name)) if isinstance(part, Variable) else part for part in parts
+class _Canonical(NamedTuple):
+    """A program whose values are expressions of the contents, so that it can be compared with others."""
+
+    parts: list[Part]
+    """Pieces in which the name of each variable is its expression."""
+    conditions: list[str]
+
+
+@lru_cache(maxsize=64)  # conversations with the same roles begin alike
+def _canonical(program: Program) -> _Canonical:
+    values, conditions = _expressions(program)
+    parts = [
+        replace(part, name=values.get(part.name, part.name)) if isinstance(part, Variable) else part
+        for part in program.parts
     ]
+    return _Canonical(parts, conditions)
 
 
 def _lacks_only_empty_reasoning(
