@@ -17,6 +17,7 @@ from sftkit.errors import ConfigError, UsageError
 
 HARMFUL: dict[str, Any] = {
     "output_dir": "home/.config/autostart", "staging_dir": "home/.ssh", "keep_staging": True, "overwrite": True,
+    "append": True,
     "trust_packages": ["subprocess"], "trust_remote_code": True, "storage_options": {"file": {"auto_mkdir": True}},
     "executor": "ray", "ray_address": "10.0.0.1:6379", "num_workers": 9999, "engine_verify": 0.5, "dry_run": True,
     "engine": "reference", "log_level": "critical", "unit_size": 1,

@@ -54,6 +54,7 @@ def built(output: Path, source: Path, template: str, tokenizer_path: Locate, *ha
     options: dict[str, Any] = {
         "model_name_or_path": tokenizer_path(name),
         "processor": {"chat_template": chat_template},
+        "boundary": "joint",  # as `tokenizer(text)` encodes the text of prompts and answers
     }
     if handlers:
         preprocess(output, dataset(source, data_handlers=handlers), **options)

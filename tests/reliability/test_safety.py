@@ -416,6 +416,8 @@ def test_sftkit_unpickles_only_what_its_own_processes_send() -> None:
         "execution/ray_cluster.py",
         "preprocessing/stage_units.py",
         "preprocessing/worker_warmup.py",
+        "shards/formats/nemo_shards.py",  # the header of an array of objects, which it writes
+        "shards/readers/numpy_files/pickle_bytes.py",  # bytes that a pattern has matched as numbers
         "shards/writing/shard_writer.py",
     }
 

@@ -20,6 +20,7 @@ from sftkit.ordering.packing import pack_length_of
 from sftkit.ordering.splitting import split_fractions
 from sftkit.preprocessing.plan.plan import Plan
 from sftkit.redaction import redact_url
+from sftkit.shards.formats.output_formats import PARQUET
 from sftkit.shards.writing.shard_writer import shard_name
 
 _MAX_LISTED = 50
@@ -99,9 +100,10 @@ def _expected_files(plan: Plan) -> list[str]:
             any(counts) or any(validation for _, validation in fractions),
         ),
     ):
-        if has_rows:
-            names += [shard_name(split, number, count) for number in range(count)]
-    return [*names, "README.md", "manifest.json"]
+        if has_rows and PARQUET in plan.config.output_format:
+            names += [f"{shard_name(split, number, count)}.parquet" for number in range(count)]
+    folders = [f"{name}/" for name in plan.config.output_format if name != PARQUET]
+    return [*names, *folders, "README.md", "manifest.json"]
 
 
 def _shortened(names: list[str]) -> list[str]:
