@@ -620,10 +620,10 @@ def test_the_trained_text_of_shared_files_equals_the_answers(
     qwen = tokenizer_path("qwen3")
     raw = [row for _, row in read(path)[0]]
     if simple:
-        manifest = preprocess(tmp_path, training_data_path=(str(path),), model_name_or_path=qwen)
+        manifest = preprocess(tmp_path, training_data_path=(str(path),), model_name_or_path=qwen, render="once")
     else:
         handlers = [handler("convert_to_messages"), handler("tokenize_and_apply_chat_template_with_masking")]
-        manifest = preprocess(tmp_path, dataset(path, data_handlers=handlers), model_name_or_path=qwen)
+        manifest = preprocess(tmp_path, dataset(path, data_handlers=handlers), model_name_or_path=qwen, render="once")
     rows = written(tmp_path)
     assert manifest.rows_written == len(rows) == len(raw) > 0
     assert not (tmp_path / "quarantine.jsonl").exists()
