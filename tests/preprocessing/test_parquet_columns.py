@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 import sftkit
@@ -15,6 +16,7 @@ from sftkit.core.rows import Row
 from sftkit.errors import ConfigError, DataError
 from sftkit.inspection.compare.compare_datasets import compare_datasets
 from sftkit.inspection.verify.verify_dataset import verify
+from sftkit.shards.pack_padding import remove_padding
 from support import dataset, preprocess, shard_bytes, write_jsonl, written
 
 LENGTHS = (3, 9, 4, 12, 7, 5, 11, 6)
@@ -124,3 +126,20 @@ def test_text_and_weights_of_tokens_are_refused(tmp_path: Path) -> None:
     weighted = dataset(write_jsonl(tmp_path / "weighted.jsonl", [row]))
     with pytest.raises(DataError, match="rows have loss_weights, which parquet_columns=trl would lose"):
         preprocess(tmp_path / "out", weighted, parquet_columns="trl")
+
+
+def test_retained_masks_are_no_masks_of_packs(tmp_path: Path) -> None:
+    """They are lists with an entry for each sequence, and would be nonsense to a trainer that reads masks."""
+    rows = [{"input_ids": [5, 6, 7], "completion_mask": [0, 1, 1]}, {"input_ids": [8, 9], "completion_mask": [0, 1]}]
+    data = dataset(write_jsonl(tmp_path / "in.jsonl", rows), retain_columns=("completion_mask",))
+    options: dict[str, Any] = {"packing": "bfd", "pack_length": 8, "pad_pack_to_multiple_of": 8}
+    preprocess(tmp_path / "out", data, **options)
+    [pack] = written(tmp_path / "out")
+    assert pack["completion_mask"] == [[0, 1, 1], [0, 1], None]
+    assert pack["labels"] == [-100, 6, 7, -100, 9, -100, -100, -100]
+    table = pq.read_table(tmp_path / "out" / "train-00000-of-00001.parquet")
+    assert remove_padding(table, "x")["completion_mask"].to_pylist() == [[[0, 1, 1], [0, 1]]]
+    with pytest.raises(
+        DataError, match=r"'completion_mask' .* would mean what the trainer reads \(parquet_columns=trl"
+    ):
+        preprocess(tmp_path / "trl", data, parquet_columns="trl", **options)

@@ -84,17 +84,11 @@ def with_sources(plan: Plan, staged: Sequence[StagedUnit], layout: ShardLayout) 
             columns = (*columns[:2], *sorted((*columns[2:], LOSS_WEIGHTS)))
         factors = tuple(weights[source] for source in sources)
         layout = replace(layout, token_columns=columns, unit_loss_weights=factors)
-    if LOSS_WEIGHTS in layout.token_columns and LOSS_WEIGHTS in layout.retained.names:
-        raise DataError(
-            f"column {LOSS_WEIGHTS!r} cannot be in the shards, where it would mean the loss weights of the tokens; "
-            "rename it with rename_columns"
-        )
+    if LOSS_WEIGHTS in layout.token_columns:
+        _check_not_retained(layout, LOSS_WEIGHTS, "the loss weights of the tokens")
     layout = replace(layout, padding=_padding_of(plan))
-    if layout.padding is not None and PADDING in layout.retained.names:
-        raise DataError(
-            f"column {PADDING!r} cannot be in the shards, where it would mean the padding of packs; rename it with "
-            "rename_columns"
-        )
+    if layout.padding is not None:
+        _check_not_retained(layout, PADDING, "the padding of packs")
     return replace(layout, unit_sources=sources) if plan.config.source_column else layout
 
 
@@ -122,11 +116,21 @@ def with_trainer(plan: Plan, layout: ShardLayout) -> ShardLayout:
             f"parquet_columns={trainer} gives every column to the model, so retained columns ({names}) cannot be in "
             f"the shards; leave retain_columns out, or set parquet_columns={SFTKIT}"
         )
+    for name in columns.added(is_packed=layout.is_packed):
+        _check_not_retained(layout, name, f"what the trainer reads (parquet_columns={trainer})")
     if layout.is_packed and columns.pack_multiple > 1:
         multiple = math.lcm(columns.pack_multiple, plan.config.pad_pack_to_multiple_of)
         length = pack_length_of(plan.config) or 1
         layout = replace(layout, padding=PackPadding(-(-length // multiple) * multiple, _padding_token(plan)))
     return replace(layout, trainer=columns)
+
+
+def _check_not_retained(layout: ShardLayout, name: str, meaning: str) -> None:
+    """Raise `DataError` if a retained column has the name of another column of the shards."""
+    if name in layout.retained.names:
+        raise DataError(
+            f"column {name!r} cannot be in the shards, where it would mean {meaning}; rename it with rename_columns"
+        )
 
 
 def check_same_columns(base: Manifest, layout: ShardLayout, directory: AnyPath) -> None:

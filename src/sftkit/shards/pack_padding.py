@@ -36,6 +36,7 @@ _FILL = {LABELS: IGNORE_INDEX, TOKEN_KINDS: int(TokenKind.UNTRAINED), LOSS_WEIGH
 """What columns with an entry for each token hold for padding, besides `input_ids`."""
 
 _OF_TOKENS = (INPUT_IDS, *_FILL, *LOSS_MASKS)
+"""Columns with an entry for each token that packs may have when they are read."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,12 @@ def add_padding(table: pa.Table, padding: PackPadding) -> pa.Table:
     """
     added = padding.tokens(_lengths(table.column(INPUT_IDS)))
     has_padding = (added > 0).astype(np.int64)
+    fill = {INPUT_IDS: padding.token, **_FILL}
     columns: dict[str, pa.Array] = {}
     for name in table.column_names:
         column = table.column(name)
-        if name in _OF_TOKENS:
-            columns[name] = _extended(column, added, _FILL.get(name, padding.token))
+        if name in fill:
+            columns[name] = _extended(column, added, fill[name])
         elif name == SEQ_LENGTHS:
             columns[name] = _extended(column, has_padding, added[added > 0])
             columns[PADDING] = number_array(added.astype(np.int32))
@@ -103,10 +105,15 @@ def remove_padding(table: pa.Table, path: AnyPath) -> pa.Table:
         return table
     has_padding = (removed > 0).astype(np.int64)
     columns = {
-        name: _shortened(table.column(name), removed if name in _OF_TOKENS else has_padding)
-        for name in table.column_names
+        field.name: _shortened(table.column(field.name), removed if _is_of_tokens(field) else has_padding)
+        for field in table.schema
     }
     return pa.table(columns).replace_schema_metadata(table.schema.metadata)
+
+
+def _is_of_tokens(field: pa.Field) -> bool:
+    """Return whether a column has numbers for tokens; a retained one of the same name has lists for sequences."""
+    return field.name in _OF_TOKENS and not pa.types.is_nested(field.type.value_type)
 
 
 def _checked_padding(table: pa.Table, path: AnyPath) -> Offsets:
