@@ -71,15 +71,14 @@ def test_new_files_become_shards_beside_the_old_ones(folder: Path) -> None:
     output = folder / "out"
     before, old_rows = shard_bytes(output), ids_in(output)
     write_rows(folder / "second" / "a.jsonl", 300, 30)  # before the old file by name
+    planned = add(folder, dry_run=True).plan
     added = add(folder, num_workers=2)
     after = shard_bytes(output)
     assert added.ran
     assert before.items() <= after.items()
-    assert sorted(after.keys() - before.keys()) == [
-        "train-00002-of-00004.parquet",
-        "train-00003-of-00004.parquet",
-        "validation-00001-of-00002.parquet",
-    ]
+    new = ["train-00002-of-00004.parquet", "train-00003-of-00004.parquet", "validation-00001-of-00002.parquet"]
+    assert sorted(after.keys() - before.keys()) == new
+    assert [f"{name}.parquet" for split in ("train", "validation") for name in planned.shard_names(split)] == new
     manifest = added.manifest
     assert manifest is not None
     new_rows = [number for number in range(300, 330) if number % 10]

@@ -11,7 +11,7 @@ import numpy as np
 
 from sftkit.config.commands import PreprocessConfig
 from sftkit.core.progress import Done, Progress, Stopwatch, TaskProgress, progress_stage
-from sftkit.core.splits import TRAIN, VALIDATION
+from sftkit.core.splits import TRAIN
 from sftkit.core.weights.loss_weight_column import refuses_weights
 from sftkit.execution.ray_cluster import RayCluster
 from sftkit.execution.runner import Runner
@@ -38,7 +38,6 @@ from sftkit.shards.manifest import Manifest
 from sftkit.shards.output.base_output import Output
 from sftkit.shards.output.local_output import LocalOutput
 from sftkit.shards.output.remote_output import RemoteOutput
-from sftkit.shards.output.side_files import RowList
 from sftkit.shards.staging.staged_unit import Int32Array, StagedUnit
 from sftkit.shards.staging.unit_record import are_unchanged
 from sftkit.shards.writing.row_gatherer import SequenceSelection, concatenate_sequences
@@ -48,7 +47,6 @@ from sftkit.shards.writing.shard_writer import (
     ShardWriter,
     WrittenShard,
     shard_bounds,
-    shard_name,
     write_indexes,
 )
 from sftkit.storage.dataset_files import DROPPED_NAME, QUARANTINE_NAME
@@ -139,7 +137,7 @@ def run(plan: Plan, progress: Progress, runner: Runner | None = None, addition: 
         watch.lap("order")
         sequences = _sequences_of_splits(plan, staged, ordered)
         formats = make_formats(config.output_format, layout, _format_options(plan))
-        shards = _write_splits(plan, sequences, ShardWriter(layout, formats), workers, output, progress, addition)
+        shards = _write_splits(plan, sequences, ShardWriter(layout, formats), workers, output, progress)
         splits = {
             split: split_info(each, shards[split], layout, pack_length_of(config)) for split, each in sequences.items()
         }
@@ -147,23 +145,26 @@ def run(plan: Plan, progress: Progress, runner: Runner | None = None, addition: 
         watch.lap("write")
         mix = count_sources(plan, staged, ordered, sequences)
         manifest = make_manifest(plan, staged, ordered.splits, mix, layout, splits, files, watch.seconds)
-        check_row_accounting(manifest)
-        if addition is not None:
-            manifest = join_manifests(addition, manifest)
-            check_row_accounting(manifest)
-            return output.publish_beside(manifest, _joined_lists(plan, staged, addition.base, output), plan.keys)
-        dropped = DroppedRows(plan, staged, config.keep_dropped)
-        return output.publish(manifest, {QUARANTINE_NAME: Quarantine(plan, staged), DROPPED_NAME: dropped}, plan.keys)
+        return _publish(plan, staged, output, manifest, addition)
 
 
-def _joined_lists(plan: Plan, staged: Sequence[StagedUnit], base: Manifest, output: Output[Any]) -> dict[str, RowList]:
-    """The quarantined and dropped rows of a data set that is added to, and of what is added."""
-    kept = plan.config.keep_dropped
+def _publish(
+    plan: Plan, staged: Sequence[StagedUnit], output: Output[Any], manifest: Manifest, addition: Addition | None
+) -> Manifest:
+    """Check that every row is accounted for, and publish the shards, alone or beside those that they are added to."""
+    check_row_accounting(manifest)
+    kept, quarantine = plan.config.keep_dropped, Quarantine(plan, staged)
+    if addition is None:
+        lists = {QUARANTINE_NAME: quarantine, DROPPED_NAME: DroppedRows(plan, staged, kept)}
+        return output.publish(manifest, lists, plan.keys)
+    base, joined = addition.base, join_manifests(addition, manifest)
+    check_row_accounting(joined)
     listed = min(kept, sum(base.dropped.values()))
-    return {
-        QUARANTINE_NAME: JoinedRows(output.path / QUARANTINE_NAME, base.quarantined, Quarantine(plan, staged)),
+    joined_lists = {
+        QUARANTINE_NAME: JoinedRows(output.path / QUARANTINE_NAME, base.quarantined, quarantine),
         DROPPED_NAME: JoinedRows(output.path / DROPPED_NAME, listed, DroppedRows(plan, staged, kept - listed)),
     }
+    return output.publish_beside(joined, joined_lists, plan.keys)
 
 
 def open_cluster(config: PreprocessConfig) -> AbstractContextManager[Runner | None]:
@@ -213,10 +214,9 @@ def _write_splits(
     workers: Runner,
     output: Output[Any],
     progress: Progress,
-    addition: Addition | None,
 ) -> dict[str, list[WrittenShard]]:
     """Cut each split into shards, and write the shards in parallel; return those of each split, in row order."""
-    names = {split: _shard_names(plan.config, split, addition) for split in sequences}
+    names = {split: plan.shard_names(split) for split in sequences}
     bounds = {
         split: shard_bounds(each.row_sizes, len(names[split]), _unit_of(each)) for split, each in sequences.items()
     }
@@ -253,13 +253,6 @@ def _sequences(config: PreprocessConfig, split: str, rows: Indices, sizes: Int32
         seed = config.dataprocessor.seed
         packs = packs.take(np.random.default_rng([seed, stage] if stage else seed).permutation(len(packs)))
     return SequenceSelection(rows[packs.rows], packs.lengths, packs.starts, packs.offsets)
-
-
-def _shard_names(config: PreprocessConfig, split: str, addition: Addition | None) -> list[str]:
-    """Name the shards of a split; those of an addition follow the earlier ones, whose names stay."""
-    first = 0 if addition is None else addition.shards_before(split)
-    count = first + {TRAIN: config.num_dataset_shards, VALIDATION: config.num_eval_dataset_shards}[split]
-    return [shard_name(split, number, count) for number in range(first, count)]
 
 
 def _unit_of(sequences: SequenceSelection) -> str:

@@ -50,10 +50,6 @@ class Addition:
         content = json.dumps([each.fingerprint for each in self.increments])
         return hashlib.sha256(content.encode()).hexdigest()
 
-    def shards_before(self, split: str) -> int:
-        """The number of shards that a split has already."""
-        return len(self.base.splits[split].shards) if split in self.base.splits else 0
-
 
 def plan_addition(plan: Plan, output: Output[Any]) -> Addition | None:
     """Find the files of a plan that the data set in the output directory does not have yet.
@@ -88,7 +84,9 @@ def plan_addition(plan: Plan, output: Output[Any]) -> Addition | None:
     if not _is_same_recipe(plan, old, before):
         raise ConfigError(_difference(plan, base, str(output.path)))
     added = replace(
-        make_plan(plan.config, plan.recipe, plan.pipeline, new, plan.left_out, plan.samples), seconds=plan.seconds
+        make_plan(plan.config, plan.recipe, plan.pipeline, new, plan.left_out, plan.samples),
+        seconds=plan.seconds,
+        shards_before={split: len(info.shards) for split, info in base.splits.items()},
     )
     if not new:
         return Addition(base, added, before)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sftkit.config.commands import PreprocessConfig
+from sftkit.core.splits import TRAIN, VALIDATION
 from sftkit.errors import TokenizerError
 from sftkit.execution.processes import SMALL_SOURCE, available_cores
 from sftkit.preprocessing.pipeline.column_use import ColumnSample
@@ -16,6 +17,7 @@ from sftkit.preprocessing.plan.plan_identity import plan_fingerprint, tokenizer_
 from sftkit.preprocessing.plan.unit_keys import unit_keys
 from sftkit.sandbox.chat_templates import tells_date
 from sftkit.shards.manifest import TokenizerInfo
+from sftkit.shards.writing.shard_writer import shard_name
 from sftkit.sources.small_files import group_small_files
 from sftkit.sources.work_units import ScannedFile, WorkUnit
 from sftkit.tokenization.chat_tokenizer import ChatTokenizer
@@ -54,6 +56,8 @@ class Plan:
     """What the first rows of each data set, by its name, tell about columns that are not used."""
     seconds: float
     """How long planning took."""
+    shards_before: Mapping[str, int] = field(default_factory=dict)
+    """How many shards each split has already, if new ones are added to them."""
 
     @property
     def workers(self) -> int:
@@ -63,6 +67,13 @@ class Plan:
         if self.config.num_workers is None and sum(file.file.size for file in self.files) < SMALL_SOURCE:
             return 1
         return max(1, min(self.config.num_workers or available_cores(), len(self.units)))
+
+    def shard_names(self, split: str) -> list[str]:
+        """Name the shards of a split, without suffixes: they follow those that it has already, whose names stay."""
+        counts = {TRAIN: self.config.num_dataset_shards, VALIDATION: self.config.num_eval_dataset_shards}
+        first = self.shards_before.get(split, 0)
+        stop = first + counts[split]
+        return [shard_name(split, number, stop) for number in range(first, stop)]
 
     @property
     def has_default_date(self) -> bool:
@@ -76,7 +87,7 @@ class Plan:
         recipe = replace(self.recipe, chat_tokenizer=replace(self.recipe.chat_tokenizer, template_date=day))
         pipeline = Pipeline(recipe, ChatTokenizer(recipe.chat_tokenizer))
         planned = make_plan(self.config, recipe, pipeline, self.files, self.left_out, self.samples)
-        return replace(planned, seconds=self.seconds)
+        return replace(planned, seconds=self.seconds, shards_before=self.shards_before)
 
     def without_engine(self, engine: str) -> Plan:
         """Return the plan without one fast engine. It gives the same shards.

@@ -21,7 +21,6 @@ from sftkit.ordering.splitting import split_fractions
 from sftkit.preprocessing.plan.plan import Plan
 from sftkit.redaction import redact_url
 from sftkit.shards.formats.output_formats import PARQUET
-from sftkit.shards.writing.shard_writer import shard_name
 
 _MAX_LISTED = 50
 """Sources, or files, that are listed."""
@@ -46,8 +45,9 @@ def print_plan(plan: Plan, console: Console) -> None:
         console.print(f"packing: {plan.config.packing}, at most {length:,} tokens per pack")
     if plan.tokenizer is not None:
         console.print(Text(f"tokenizer: {plan.tokenizer.name} ({plan.tokenizer.vocabulary_size:,} tokens)"))
-    console.print(Text(f"files to write to {redact_url(plan.config.output_dir)}:"))
-    for name in _shortened(_expected_files(plan)):
+    output = redact_url(plan.config.output_dir)
+    console.print(Text(f"files to write to {output}:" if plan.files else f"{output}: has all files, nothing to add"))
+    for name in _shortened(_expected_files(plan)) if plan.files else ():
         console.print(Text(f"  {name}"))
     for line in unused_columns_of_plan(plan):
         print_text(console, Text(escape_to_one_line(line), "yellow"))
@@ -90,18 +90,17 @@ def _shown_split(dataset: DatasetConfig) -> tuple[str, str]:
 
 def _expected_files(plan: Plan) -> list[str]:
     fractions = [split_fractions(dataset.split) for dataset in plan.recipe.datasets]
-    counts = [dataset.validation_rows for dataset in plan.recipe.datasets]
-    names: list[str] = []
-    for split, count, has_rows in (
-        (TRAIN, plan.config.num_dataset_shards, any(train for train, _ in fractions)),
-        (
-            VALIDATION,
-            plan.config.num_eval_dataset_shards,
-            any(counts) or any(validation for _, validation in fractions),
-        ),
-    ):
-        if has_rows and PARQUET in plan.config.output_format:
-            names += [f"{shard_name(split, number, count)}.parquet" for number in range(count)]
+    has_rows = {
+        TRAIN: any(train for train, _ in fractions),
+        VALIDATION: any(validation for _, validation in fractions)
+        or any(dataset.validation_rows for dataset in plan.recipe.datasets),
+    }
+    names = [
+        f"{name}.parquet"
+        for split in has_rows
+        if has_rows[split] and PARQUET in plan.config.output_format
+        for name in plan.shard_names(split)
+    ]
     folders = [f"{name}/" for name in plan.config.output_format if name != PARQUET]
     return [*names, *folders, "README.md", "manifest.json"]
 
