@@ -19,7 +19,7 @@ import numpy as np
 
 from sftkit.core.rows import INPUT_IDS, Offsets
 from sftkit.core.splits import TRAIN
-from sftkit.ordering.best_fit import pack_bfd
+from sftkit.ordering.strategies.best_fit import pack_bfd
 from sftkit.shards.reading import open_shards
 from sftkit.training.data.balancing import balance_by_size, divide_step
 

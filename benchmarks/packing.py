@@ -18,11 +18,11 @@ from typing import TypeVar
 import numpy as np
 
 from sftkit.core.rows import Ids
-from sftkit.ordering.best_fit import pack_bfd
-from sftkit.ordering.best_fit_split import pack_bfd_split
-from sftkit.ordering.next_fit import pack_next_fit
 from sftkit.ordering.packing_strategy import Packs
-from sftkit.ordering.wrapped import pack_wrapped
+from sftkit.ordering.strategies.best_fit import pack_bfd
+from sftkit.ordering.strategies.best_fit_split import pack_bfd_split
+from sftkit.ordering.strategies.next_fit import pack_next_fit
+from sftkit.ordering.strategies.wrapped import pack_wrapped
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sftkit.cli.console.reports.show_training import TrainingBar, TrainingLines
+from sftkit.cli.console.reports.training.show_training import TrainingBar, TrainingLines
 from sftkit.cli.console.show_phases import PhaseLines, PhaseSpinner, ProgressAmongPhases, show_phases
 from sftkit.core.progress import SilentProgress
 

@@ -11,7 +11,13 @@ import pytest
 from rich.console import Console
 
 from sftkit.cli.console import time_left
-from sftkit.cli.console.reports.show_training import TrainingBar, TrainingLines, event_line, print_training, sample_text
+from sftkit.cli.console.reports.training.show_training import (
+    TrainingBar,
+    TrainingLines,
+    event_line,
+    print_training,
+    sample_text,
+)
 from sftkit.cli.console.show_phases import NoPhases
 from sftkit.training.callbacks.listener import Sample
 from sftkit.training.metrics.nonfinite_losses import NonfiniteLosses

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftkit.config.schema.shared_options import DataOptions
-from sftkit.ordering.best_fit import pack_bfd
-from sftkit.ordering.best_fit_split import pack_bfd_split
-from sftkit.ordering.next_fit import pack_next_fit
 from sftkit.ordering.packing import make_packs
 from sftkit.ordering.packing_strategy import Packs, join_packs
-from sftkit.ordering.wrapped import pack_wrapped
+from sftkit.ordering.strategies.best_fit import pack_bfd
+from sftkit.ordering.strategies.best_fit_split import pack_bfd_split
+from sftkit.ordering.strategies.next_fit import pack_next_fit
+from sftkit.ordering.strategies.wrapped import pack_wrapped
 
 
 def naive_free_space(lengths: list[int], capacity: int) -> list[int]:

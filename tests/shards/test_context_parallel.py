@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 
 from sftkit.core.rows import Offsets, Ragged, lengths_to_offsets
-from sftkit.ordering.best_fit import pack_bfd
+from sftkit.ordering.strategies.best_fit import pack_bfd
 from sftkit.shards.arrow_arrays import list_array
 from sftkit.shards.formats.packed_sequences import PackedSequences
 from sftkit.shards.pack_padding import PackPadding, add_padding

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sftkit.api.use_cases import train
-from sftkit.cli.console.reports.show_training import event_line
+from sftkit.cli.console.reports.training.show_training import event_line
 from sftkit.errors import ConfigError, SftkitError
 from sftkit.training.arguments.checks.best_metric import best_metric_problems, is_better_when_greater
 from sftkit.training.metrics.loss_curve import read_curves

@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import sftkit
 from reliability.material import sftkit as command
-from sftkit.cli.console.reports.show_memory import memory_lines
+from sftkit.cli.console.reports.training.show_memory import memory_lines
 from sftkit.config.commands import TrainConfig
 from sftkit.config.reading.python_values import load_values
 from sftkit.config.schema.plan_options import GPUS

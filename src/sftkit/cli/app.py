@@ -212,7 +212,7 @@ def _train(config: TrainConfig, console: Console, phases: Phases) -> None:
     from sftkit.api.adapter_merging import run_merge
     from sftkit.api.use_cases import run_train
     from sftkit.cli.console.output import results, start_logging
-    from sftkit.cli.console.reports.show_training import print_merge, print_training, show_training
+    from sftkit.cli.console.reports.training.show_training import print_merge, print_training, show_training
     from sftkit.cli.console.show_phases import ProgressAmongPhases
     from sftkit.cli.console.show_progress import make_progress
     from sftkit.training.distributed import is_main_process
@@ -230,7 +230,7 @@ def _train(config: TrainConfig, console: Console, phases: Phases) -> None:
         planned = run_plan(config)
         phases.hide()
         if is_main_process():
-            from sftkit.cli.console.reports.show_training_plan import print_training_plan
+            from sftkit.cli.console.reports.training.show_training_plan import print_training_plan
 
             print_training_plan(planned, results())
         return

@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-import sftkit.ordering
 from sftkit.config.schema.option_values import NO_PACKING
 from sftkit.config.schema.order_choice import SHUFFLED, read_row_order
 from sftkit.config.schema.shared_options import DataOptions
 from sftkit.core.plugins import Registry, find_built_in, subclass_problem
 from sftkit.core.rows import Ids, Offsets
 from sftkit.errors import ConfigError, DataError
+from sftkit.ordering import strategies
 from sftkit.ordering.pack_count import divide_packs
 from sftkit.ordering.packing_strategy import PackingStrategy, Packs, join_packs
 
 PACKING_STRATEGIES: Registry[type[PackingStrategy]] = Registry(
-    "packing", find_built_in(sftkit.ordering, PackingStrategy), partial(subclass_problem, base=PackingStrategy)
+    "packing", find_built_in(strategies, PackingStrategy), partial(subclass_problem, base=PackingStrategy)
 )
 
 _MULTIPLES = ("pad_pack_to_multiple_of", "pack_count_multiple_of")

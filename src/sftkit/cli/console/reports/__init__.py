@@ -1,1 +1,1 @@
-"""Prints what commands found and did: plans, outcomes, rows, findings and training runs."""
+"""Prints what commands found and did: plans, outcomes, rows, findings and, in `training`, training runs."""

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from sftkit.cli.console.reports.show_loss_parts import evaluation_parts, report_parts
+from sftkit.cli.console.reports.training.show_loss_parts import evaluation_parts, report_parts
 from sftkit.cli.console.show_phases import Phases
 from sftkit.cli.console.text_lines import duration
 from sftkit.cli.console.time_left import TimeLeft

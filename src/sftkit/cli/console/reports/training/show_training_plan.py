@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sftkit.cli.console.reports.show_memory import memory_lines, size_text
+from sftkit.cli.console.reports.training.show_memory import memory_lines, size_text
 from sftkit.cli.console.text_lines import duration
 from sftkit.core.escape import escape_to_one_line
 from sftkit.redaction import redact_url

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from sftkit.core.rows import Ids, Offsets, lengths_to_offsets
-from sftkit.ordering.best_fit import pack_bfd
 from sftkit.ordering.packing_strategy import PackingStrategy, Packs
+from sftkit.ordering.strategies.best_fit import pack_bfd
 
 
 class BestFitSplit(PackingStrategy):

@@ -1,0 +1,1 @@
+"""Prints plans, progress and outcomes of training runs."""
